@@ -1,0 +1,115 @@
+"""A request's files on their way into ComfyUI's input folder.
+
+Each is copied, normalised (see :mod:`convert`), under a name of our own: the hash of its content and
+of what was done to it. So two people's ``image.png`` never meet, and an identical request finds
+identical inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from convert import fit_image, write_sound, write_video
+from errors import BadInput, StudioError
+from mediafile import MediaInfo, probe, whole
+from modes import MODES
+from request import Request
+
+__all__ = ["MediaInfo", "Staged", "fit_image", "plan", "probe", "stage"]
+
+MIN_AUDIO = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A request's files inside ComfyUI's input folder.
+
+    ``names``: field -> file name; a source video's sound is under ``audio``.
+    ``notes``: sentences about what was done that a person should know.
+    """
+
+    names: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def plan(request: Request) -> Staged:
+    """Check a request's files and name them as :func:`stage` will, without writing anything.
+
+    Raises:
+        BadInput: a file cannot be used.
+    """
+    names, notes = {}, list(request.notes)
+    for name, path in request.media.items():
+        kind = MODES[request.mode].field(name).kind
+        info = probe(path, kind, name)
+        if kind == "audio":
+            left = info.seconds - (request.audio_start or 0.0)
+            if left < MIN_AUDIO:
+                raise BadInput(
+                    f"audio: only {max(left, 0):.2f} s of sound are left after audio_start {request.audio_start:g} s"
+                    if request.audio_start
+                    else f"audio: {info.seconds:.2f} s is too short",
+                    "audio",
+                    f"Choose a recording of at least {MIN_AUDIO} s, or start earlier.",
+                )
+            if left < request.duration - 0.05:
+                notes.append(
+                    f"The sound ends after {left:.2f} s; silence follows to {request.duration:.2f} s."
+                )
+        if kind == "video" and info.seconds and info.seconds < request.duration - 0.05:
+            notes.append(f"The source ends after {info.seconds:.2f} s; its last frame is held.")
+        names[name] = _staged_name(request, name, path, kind)
+        if kind == "video" and info.has_audio:
+            names["audio"] = _staged_name(request, "audio", path, "audio")
+    return Staged(names, tuple(notes))
+
+
+def _staged_name(request: Request, name: str, path: str, kind: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    if kind == "audio":
+        made = ("audio-1", request.frames, request.fps, request.audio_start or 0.0)
+    elif kind == "image":
+        made = ("image-1", request.width, request.height)
+    else:
+        made = ("video-1", request.width, request.height, request.frames, request.fps)
+    digest.update(repr(made).encode())
+    suffix = {"audio": "wav", "image": "png", "video": "mp4"}[kind]
+    return f"studio_{digest.hexdigest()[:32]}.{suffix}"
+
+
+def stage(request: Request, input_dir: Path) -> Staged:
+    """Write a request's files into ``input_dir``, normalised; files already there are kept.
+
+    Raises:
+        BadInput: a file cannot be used.
+        StudioError: the folder cannot be written.
+    """
+    staged = plan(request)
+    sources = {name: request.media.get(name) or request.media.get("video") for name in staged.names}
+    try:
+        input_dir.mkdir(parents=True, exist_ok=True)
+        for name, target in staged.names.items():
+            if (input_dir / target).exists():
+                continue
+            with whole(input_dir / target) as part:
+                source = Path(sources[name])
+                if target.endswith(".png"):
+                    fit_image(source, request.width, request.height, name).save(
+                        part, "PNG", compress_level=3
+                    )
+                elif target.endswith(".wav"):
+                    write_sound(source, part, request, from_video=name not in request.media)
+                else:
+                    write_video(source, part, request)
+    except OSError as error:
+        raise StudioError(
+            f"The input folder cannot be written: {error.strerror or error}",
+            str(input_dir.name),
+            "Make room on the disk or correct the folder's rights.",
+        ) from None
+    return staged
