@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
+import bootstrap
 from errors import BadInput
+from media import STAGED_NAME
 from mediafile import open_av, whole
+from modes import MODES
 from request import Request
 
 TAG_LIMIT = 4_000_000  # characters of one metadata tag we are willing to read
@@ -68,3 +72,41 @@ def read_request(path: str | os.PathLike) -> Request:
             "Only videos made here with their settings kept can be replayed.",
         )
     return Request.from_json(text)
+
+
+def with_found_files(request: Request, source: str | os.PathLike) -> Request:
+    """A replayed request whose files were found again.
+
+    A saved request names files without their folders. Each is looked for as it stands, then beside
+    ``source``, then among ComfyUI's inputs under the name the mp4 says it was staged as; the rest is
+    left for the person to give.
+    """
+    source = Path(source)
+    staged = _staged_inputs(source)
+    changes: dict[str, object] = {}
+    for name, path in request.media.items():
+        beside, copy = source.parent / Path(path).name, staged.get(name)
+        if Path(path).is_file():
+            continue
+        if beside.is_file():
+            changes[name] = str(beside)
+        elif copy is not None:
+            changes[name] = str(copy)
+            if MODES[request.mode].field(name).kind == "audio":
+                changes["audio_start"] = 0.0  # the copy already begins there
+    return request.replace(**changes) if changes else request
+
+
+def _staged_inputs(source: Path) -> dict[str, Path]:
+    if source.suffix.lower() != ".mp4":
+        return {}
+    try:
+        names = json.loads(read_tags(source).get("inputs", "{}"))
+    except ValueError:
+        return {}
+    found = {}
+    for name, file in names.items() if isinstance(names, dict) else ():
+        path = bootstrap.comfy_dir() / "input" / str(file)
+        if STAGED_NAME.fullmatch(str(file)) and path.is_file():
+            found[name] = path
+    return found

@@ -1,0 +1,225 @@
+"""ComfyUI in this process: run one graph, turn its events into ours.
+
+:func:`run_graph` is the part that needs the device: a generator over a picklable :class:`Job`, so
+that on ZeroGPU exactly this function runs in a worker and everything around it stays in the parent
+(:mod:`engine`).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import comfyhost
+import estimate
+import workflow
+from errors import StudioError
+from events import Event, Failed, Finished, Preview, Stage, Step, Tick
+
+TICK = 0.2  # seconds between signs of life; ZeroGPU closes a stream only at a yield
+PREVIEW_GAP = 0.3  # seconds between preview pictures
+
+log = logging.getLogger("studio")
+
+# The booted ComfyUI. A module global because a ZeroGPU worker is a fork of this process: what is
+# passed to the worker as an argument arrives as a copy with an empty cache, a global arrives warm.
+HOST: comfyhost.Host | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the device has to do; picklable and small.
+
+    ``stages``: (name, node ids) in order. ``expected``: seconds per stage, for the time left.
+    ``work_dir``: for previews. ``steady``: the expectation was measured here.
+    """
+
+    graph: dict[str, Any]
+    stages: tuple[tuple[str, tuple[str, ...]], ...]
+    expected: dict[str, float]
+    known: bool
+    work_dir: str
+    cancel_file: str = ""
+
+
+@dataclass
+class _Watch:
+    """What ComfyUI says during one run, gathered on the executor's thread."""
+
+    job: Job
+    events: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    executed: list[str] = field(default_factory=list)
+    cached: list[str] = field(default_factory=list)
+    previewed: float = 0.0
+    pictures: int = 0
+
+    def hear(self, event: str, data: Any) -> None:
+        """ComfyUI's event -> ours. Unknown events are ignored: a new version may send more."""
+        if event == "executing" and isinstance(data, dict) and data.get("node"):
+            self.executed.append(data["node"])
+            self.events.put(("node", data["node"]))
+        elif event == "execution_cached":
+            self.cached = list(data["nodes"])
+        elif event == "progress":
+            self.events.put(("step", (data["value"], data["max"], data["node"])))
+            self._preview(data["preview"])
+
+    def _preview(self, image: Any) -> None:
+        now = time.monotonic()
+        if image is None or now - self.previewed < PREVIEW_GAP:
+            return
+        self.previewed = now
+        self.pictures += 1
+        path = Path(self.job.work_dir) / f"preview-{self.pictures:04d}.jpg"
+        image.convert("RGB").save(path, "JPEG", quality=85)
+        self.events.put(("preview", str(path)))
+
+
+def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event]:
+    """Run a job's graph in the booted ComfyUI, on a thread of its own.
+
+    Failures are events: an exception that left this function would cost a ZeroGPU worker its life
+    and the message its text. Closing the generator interrupts the run and waits for it to end.
+    """
+    host = HOST
+    if host is None:
+        yield Failed("setup", "ComfyUI is not running", "", "Start the studio again.")
+        return
+    watch = _Watch(job)
+    clock = estimate.Clock(job.expected, job.known)
+    ended = threading.Event()
+    crash: list[BaseException] = []
+    outputs = workflow.outputs(job.graph)
+
+    def work() -> None:
+        try:
+            host.executor.execute(
+                json.loads(json.dumps(job.graph)),
+                "studio-run",
+                {"client_id": comfyhost.CLIENT},
+                outputs,
+            )
+        except BaseException as error:  # noqa: BLE001 - reported as an event below
+            crash.append(error)
+        finally:
+            ended.set()
+
+    host.listener = watch.hear
+    begun = time.monotonic()
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="executor")
+    thread.start()
+    stopping = False
+    try:
+        while True:
+            if (cancel is not None and cancel.is_set()) or stopping:
+                stopping = True
+                host.interrupt()  # again and again: execute() clears a flag set before it began
+            try:
+                item = watch.events.get(timeout=0.02 if ended.is_set() else TICK)
+            except queue.Empty:
+                if ended.is_set():
+                    break
+                yield Tick(time.monotonic() - begun)
+                continue
+            yield from _translate(item, job, clock)
+    finally:
+        while thread.is_alive():
+            host.interrupt()
+            thread.join(0.05)
+        host.listener = lambda event, data: None
+    stages = clock.finish()
+    yield _outcome(host, job, watch, crash, stages, time.monotonic() - begun)
+
+
+def _translate(item: tuple[str, Any], job: Job, clock: estimate.Clock) -> Iterator[Event]:
+    kind, value = item
+    if kind == "node":
+        index = stage_of(job, value)
+        name = job.stages[index][0]
+        if name != clock.current:
+            clock.enter(name)
+            yield Stage(index + 1, len(job.stages), name, clock.seconds_left())
+    elif kind == "step":
+        step, steps, node = value
+        if node is not None and "ampling" in workflow.title(job.graph, node):
+            clock.step(step, steps)
+        yield Step(step, steps, clock.seconds_left())
+    else:
+        yield Preview(value)
+
+
+def _outcome(
+    host: comfyhost.Host, job: Job, watch: _Watch, crash: list, stages: tuple, seconds: float
+) -> Finished | Failed:
+    """The one final event of a run."""
+    for event, data in reversed(host.executor.status_messages):
+        if event == "execution_interrupted":
+            return Failed.of(interrupted())
+        if event == "execution_error":
+            return node_failure(host, job.graph, data)
+    if crash:
+        host.executor.reset()
+        text = "".join(traceback.format_exception(crash[0]))
+        return Failed.of(
+            StudioError(f"ComfyUI stopped: {type(crash[0]).__name__}: {crash[0]}", detail=text)
+        )
+    outputs = getattr(host.executor, "history_result", {}).get("outputs", {})
+    for output in outputs.values():
+        for item in output.get("images", []):
+            path = host.output_dir / item.get("subfolder", "") / item["filename"]
+            return Finished(str(path), seconds, stages, len(watch.executed), len(watch.cached))
+    return Failed(
+        "internal", "The run ended without a video", "", "Try again; if it stays, report it."
+    )
+
+
+def node_failure(host: comfyhost.Host, graph: workflow.Graph, data: dict[str, Any]) -> Failed:
+    """A node that raised, with its title and advice; memory is given back."""
+    node = workflow.title(graph, data["node_id"]) if data["node_id"] in graph else data["node_type"]
+    message = str(data["exception_message"]).strip().split("\n")[0][:400]
+    detail = "".join(data.get("traceback") or ())
+    if "OutOfMemory" in data["exception_type"] or "out of memory" in message.lower():
+        host.unload()
+        empty_cache()
+        return Failed(
+            "out_of_memory",
+            f"Memory ran out in {node!r}",
+            node,
+            "Choose a smaller size, a shorter clip or the Fast preset.",
+            detail[-2500:],
+        )
+    empty_cache()
+    kind = data["exception_type"].rsplit(".", 1)[-1]
+    return Failed(
+        "node",
+        f"{node!r} failed: {kind}: {message}",
+        node,
+        "Try again with other settings; the details name the line that failed.",
+        detail[-2500:],
+    )
+
+
+def empty_cache() -> None:
+    """Give freed device memory back. The only place that does."""
+    import comfy.model_management as mm
+
+    mm.soft_empty_cache()
+
+
+def interrupted() -> StudioError:
+    """The failure that stands for a person's own cancel."""
+    return StudioError("Cancelled", category="interrupted")
+
+
+def stage_of(job: Job, node_id: str) -> int:
+    """Index of the stage a node belongs to; the last one for a node no stage names."""
+    return next((i for i, (_, ids) in enumerate(job.stages) if node_id in ids), len(job.stages) - 1)

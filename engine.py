@@ -1,0 +1,342 @@
+"""One request from start to end: files in place, graph built and checked, run, tagged, handed over.
+
+:class:`Engine` is what the page, the command line and the tests hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import backend
+import bootstrap
+import comfyhost
+import estimate
+import media
+import models
+import tags
+import workflow
+from errors import SetupError, StudioError
+from events import Event, Failed, Finished, Note, Tick
+from modes import MODES
+from request import Request
+
+log = logging.getLogger("studio")
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What the page shows of the engine. Memory in bytes of the computing device."""
+
+    status: str = "off"  # off, booting, ready, failed
+    message: str = ""
+    device: str = ""
+    memory_used: int = 0
+    memory_total: int = 0
+    error: StudioError | None = None
+    busy: bool = False
+
+
+class Engine:
+    """ComfyUI with one set of weights.
+
+    Args:
+        weights: ``demo``, ``fp8`` or ``bf16``.
+        comfy: ComfyUI's folder; by default where :func:`bootstrap.comfy_dir` says.
+    """
+
+    def __init__(self, weights: str = "demo", comfy: Path | None = None):
+        self.weights = weights
+        self.comfy = comfy or bootstrap.comfy_dir()
+        self._state = EngineState()
+        self._boot_lock, self._run_lock = threading.Lock(), threading.Lock()
+        demo = weights == "demo"
+        self.speeds = estimate.Speeds(dict(estimate.SPEED_DEMO if demo else estimate.SPEED_CUDA))
+        self.runs = 0
+
+    # ------------------------------------------------------------------ state
+
+    @property
+    def state(self) -> EngineState:
+        """The engine's state now, with the device's memory once it is ready."""
+        host = backend.HOST
+        if host is None or self._state.status != "ready":
+            return self._state
+        used, total = host.memory()
+        return EngineState(
+            "ready", self._state.message, host.device, used, total, None, self._run_lock.locked()
+        )
+
+    def boot(self, report: Callable[[str], None] = log.info) -> None:
+        """Start ComfyUI once; later calls return at once. Safe to call from any thread.
+
+        Raises:
+            SetupError: it does not start; call again after mending it.
+        """
+
+        def tell(message: str) -> None:
+            self._state = EngineState("booting", message)
+            report(message)
+
+        with self._boot_lock:
+            if self._state.status == "ready":
+                return
+            try:
+                if backend.HOST is None:
+                    if self.weights == "demo":
+                        tell("Writing demo weights")
+                        from tools import make_demo_weights
+
+                        make_demo_weights.make(bootstrap.demo_dir())
+                    backend.HOST = comfyhost.boot(self.comfy, self.weights == "demo", tell)
+                elif backend.HOST.demo != (self.weights == "demo"):
+                    raise SetupError(
+                        "ComfyUI already runs with other weights in this process",
+                        "weights",
+                        "Start anew.",
+                    )
+            except StudioError as error:
+                self._state = EngineState("failed", error.what, error=error)
+                raise
+            self._state = EngineState("ready", "Ready", backend.HOST.device)
+
+    # ------------------------------------------------------------------ before a run
+
+    def expected(self, request: Request) -> float | None:
+        """Seconds a run would take here; None while no run has been measured in this process."""
+        if not self.speeds.known:
+            return None
+        return sum(self.speeds.seconds(request, warm=self.runs > 0).values())
+
+    # ------------------------------------------------------------------ the run
+
+    def run(
+        self, request: Request, out_dir: Path, cancel: threading.Event | None = None
+    ) -> Iterator[Event]:
+        """Make the video; the last event is one Finished or one Failed.
+
+        Closing the generator, or setting ``cancel``, interrupts the run within a second.
+
+        Args:
+            request: the validated job.
+            out_dir: where the mp4 goes.
+            cancel: set it from any thread to stop.
+        """
+        cancel = cancel or threading.Event()
+        try:
+            yield from self._run(request, Path(out_dir), cancel)
+        except StudioError as error:
+            yield Failed.of(error)
+        except GeneratorExit:
+            cancel.set()
+            raise
+        except Exception as error:
+            log.exception("The run failed in a way nobody expected")
+            yield Failed(
+                "internal",
+                f"{type(error).__name__}: {str(error)[:300]}",
+                "",
+                "",
+                traceback.format_exc()[-2500:],
+            )
+
+    def _run(self, request: Request, out_dir: Path, cancel: threading.Event) -> Iterator[Event]:
+        begun = time.monotonic()
+        plan = media.plan(request)
+        graph = graph_for(request, self.weights, plan)
+        if self.weights == "demo":
+            models.check_demo(graph)
+        yield from (Note(text) for text in plan.notes)
+        yield from self._wait_for_boot(cancel, begun)
+        host = backend.HOST
+        media.stage(request, host.input_dir)
+        if self.weights != "demo":
+            yield from models.ensure(models.needed(graph), self.comfy, cancel=cancel)
+        yield from self._wait_for_turn(cancel, begun)
+        try:
+            refuse_broken(graph, host.problems(graph))
+            with tempfile.TemporaryDirectory(prefix="ltx23-run-") as work_dir:
+                yield from self._execute(request, graph, out_dir, work_dir, cancel, begun)
+        finally:
+            self._run_lock.release()
+
+    def _execute(
+        self,
+        request: Request,
+        graph: workflow.Graph,
+        out_dir: Path,
+        work_dir: str,
+        cancel: threading.Event,
+        begun: float,
+    ) -> Iterator[Event]:
+        job = backend.Job(
+            graph,
+            stage_map(request.mode, graph),
+            self.speeds.seconds(request, warm=self.runs > 0),
+            self.speeds.known,
+            work_dir,
+        )
+        final = yield from until_final(backend.run_graph(job, cancel))
+        if isinstance(final, Finished) and not Path(final.path).is_file():
+            # The executor answers an identical run from its cache, even when the file is gone.
+            again = renamed(job, str(time.time_ns()))
+            final = yield from until_final(backend.run_graph(again, cancel))
+        if not isinstance(final, Finished):
+            yield final
+            return
+        self.runs += 1
+        self.speeds.learn(request, final.stages)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        target = out_dir / f"{request.mode}-{request.seed}-{digest(graph)[:12]}.mp4"
+        tags.finish(Path(final.path), target, self.tags(request, graph))
+        yield Finished(
+            str(target), time.monotonic() - begun, final.stages, final.executed, final.cached
+        )
+
+    def tags(self, request: Request, graph: workflow.Graph) -> dict[str, str]:
+        """What the mp4 carries: nothing, or the graph in ComfyUI's convention and the request.
+
+        Paths of a person's files never leave this machine: only their names are kept.
+        """
+        if not request.metadata:
+            return {}
+        values = request.to_dict()
+        values.update({name: Path(path).name for name, path in request.media.items()})
+        inputs = media.plan(request).names
+        return {
+            "prompt": json.dumps(graph, ensure_ascii=False),
+            "request": json.dumps(values, ensure_ascii=False),
+            "inputs": json.dumps({name: inputs[name] for name in request.media}),
+        }
+
+    def _wait_for_boot(self, cancel: threading.Event, begun: float) -> Iterator[Event]:
+        if self._state.status == "ready":
+            return
+        errors: list[StudioError] = []
+
+        def boot() -> None:
+            try:
+                self.boot()
+            except StudioError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=boot, daemon=True, name="boot")
+        thread.start()
+        said = ""
+        while thread.is_alive():
+            thread.join(backend.TICK)
+            if cancel.is_set():
+                raise backend.interrupted()
+            message = self._state.message
+            if message and message != said:
+                said = message
+                yield Note(f"Starting the engine: {message}")
+            yield Tick(time.monotonic() - begun)
+        if errors:
+            raise errors[0]
+
+    def _wait_for_turn(self, cancel: threading.Event, begun: float) -> Iterator[Event]:
+        while not self._run_lock.acquire(timeout=backend.TICK):
+            if cancel.is_set():
+                raise backend.interrupted()
+            yield Tick(time.monotonic() - begun)
+        if cancel.is_set():
+            self._run_lock.release()
+            raise backend.interrupted()
+
+    def interrupt(self) -> None:
+        """Stop whatever runs; its own stream reports it."""
+        if backend.HOST is not None:
+            backend.HOST.interrupt()
+
+    def free(self) -> None:
+        """Unload the models and forget cached results; waits for a running job to end."""
+        if backend.HOST is None:
+            return
+        with self._run_lock:
+            backend.HOST.unload()
+            backend.empty_cache()
+            self.runs = 0
+
+
+def graph_for(
+    request: Request, weights: str = "fp8", staged: media.Staged | None = None
+) -> workflow.Graph:
+    """The graph of a request: what would run, and what *download graph* gives.
+
+    Needs neither ComfyUI nor torch.
+
+    Raises:
+        BadInput: one of the request's files cannot be used.
+    """
+    patches = MODES[request.mode].patches(request, staged or media.plan(request))
+    return named(workflow.build(request.mode, [*patches, *models.variant_patches(weights)]))
+
+
+def choose_weights(requested: str) -> tuple[str, str]:
+    """``auto``, ``demo`` or ``full`` -> (``demo``, ``fp8`` or ``bf16``; the reason, a sentence)."""
+    return models.choose(requested, None if requested == "demo" else comfyhost.gpu())
+
+
+def until_final(events: Iterator[Event]):
+    """Pass events on up to the final one, which is returned; its absence is a crash."""
+    try:
+        for event in events:
+            if isinstance(event, (Finished, Failed)):
+                return event
+            yield event
+    finally:
+        events.close()
+    return Failed(
+        "gpu_lost",
+        "The run stopped without a word",
+        "",
+        "Try again; if it stays, choose a smaller size.",
+    )
+
+
+def refuse_broken(graph: workflow.Graph, problems: list[tuple[str, str]]) -> None:
+    """Raise the first problem ComfyUI's validation found, as a sentence that names the node."""
+    if problems:
+        node_id, sentence = problems[0]
+        node = workflow.title(graph, node_id)
+        raise StudioError(
+            f"ComfyUI would refuse {node!r}: {sentence[:400]}",
+            node,
+            "Check that all model files are there (tools/refresh_models.py).",
+            category="node",
+            detail="\n".join(f"{workflow.title(graph, n)}: {s}" for n, s in problems),
+        )
+
+
+def stage_map(mode: str, graph: workflow.Graph) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The mode's stages that this graph has, with the ids of the nodes they cover."""
+    ids = {workflow.title(graph, node_id): node_id for node_id in graph}
+    found = [
+        (name, tuple(ids[t] for t in titles if t in ids)) for name, titles in MODES[mode].stages
+    ]
+    return tuple((name, nodes) for name, nodes in found if nodes)
+
+
+def digest(graph: workflow.Graph) -> str:
+    """A hash of a graph's content."""
+    return hashlib.sha256(json.dumps(graph, sort_keys=True).encode()).hexdigest()
+
+
+def named(graph: workflow.Graph, salt: str = "") -> workflow.Graph:
+    """The graph with its output named after its own content, so that runs never meet on disk."""
+    prefix = f"studio/{digest(graph)[:24]}{salt}"
+    return workflow.apply(graph, [("Save video", "filename_prefix", prefix)])
+
+
+def renamed(job: backend.Job, salt: str) -> backend.Job:
+    """The same job writing to another file, so that its last node runs again."""
+    return backend.Job(named(job.graph, salt), job.stages, job.expected, job.known, job.work_dir)
