@@ -48,11 +48,13 @@ UPSCALER = "latent_upscale_models/ltx-2.3-spatial-upscaler-x2-1.1.safetensors"
 TEXT_ENCODER = "text_encoders/gemma_3_12B_it_fp4_mixed.safetensors"
 TEXT_PROJECTION = "text_encoders/ltx-2.3_text_projection_bf16.safetensors"
 
-# Standard deviation of a weight against 1 / sqrt(inputs), by the end of the tensor's name: what
-# keeps the sound audible and unclipped.
+# Weights of less than the usual size, by a part of the tensor's name: the vocoder's residual blocks
+# would amplify one another otherwise, and its two outputs are what makes the sound neither silent
+# nor clipped.
 GAINS = {
-    "vocoder.vocoder.conv_post.weight": 0.05,
-    "vocoder.bwe_generator.conv_post.weight": 0.02,
+    ".convs2.": 0.2,
+    "vocoder.vocoder.conv_post.": 0.03,
+    "vocoder.bwe_generator.conv_post.": 0.02,
 }
 
 
@@ -76,14 +78,19 @@ def _fill(file: str, name: str, shape: tuple[int, ...], norm: float = 1.0) -> to
         return _kaiser_filter()
     if last == "std-of-means":
         return torch.ones(shape)
-    if last in ("mean-of-means", "bias", "alpha", "beta"):
+    # A thousand random registers would drown the prompt's few tokens; empty ones take them up.
+    if last in ("mean-of-means", "bias", "alpha", "beta", "learnable_registers"):
         return torch.zeros(shape)
     if len(shape) == 1:
         return torch.full(shape, norm)
     inputs = math.prod(shape[1:])
     if ".ups." in name:  # transposed: each output sample sees about two kernel taps of each input
         inputs = 2 * shape[0]
-    return _draw(file, name, shape) * (GAINS.get(name, 1.0) / math.sqrt(inputs))
+    gain = next((value for part, value in GAINS.items() if part in name), 1.0)
+    values = _draw(file, name, shape) * (gain / math.sqrt(inputs))
+    if ".conv_post." in name:  # what goes in is not centred; a zero-sum kernel keeps out the offset
+        values -= values.mean(-1, keepdim=True)
+    return values
 
 
 def _kaiser_filter() -> torch.Tensor:
