@@ -66,22 +66,29 @@ class _Watch:
         """ComfyUI's event -> ours. Unknown events are ignored: a new version may send more."""
         if event == "executing" and isinstance(data, dict) and data.get("node"):
             self.executed.append(data["node"])
-            self.events.put(("node", data["node"]))
+            self.put("node", data["node"])
         elif event == "execution_cached":
             self.cached = list(data["nodes"])
         elif event == "progress":
-            self.events.put(("step", (data["value"], data["max"], data["node"])))
-            self._preview(data["preview"])
+            self.put("step", (data["value"], data["max"], data["node"]))
 
-    def _preview(self, image: Any) -> None:
-        now = time.monotonic()
-        if image is None or now - self.previewed < PREVIEW_GAP:
+        elif isinstance(data, bytes):
+            self._preview(data)
+
+    def put(self, kind: str, value: Any) -> None:
+        """Queue something for the stream, with the moment it happened."""
+        self.events.put((kind, value, time.monotonic()))
+
+    def _preview(self, data: bytes) -> None:
+        """A preview as ComfyUI's page gets it: some header bytes, then a JPEG."""
+        now, start = time.monotonic(), data.find(b"\xff\xd8\xff")
+        if start < 0 or now - self.previewed < PREVIEW_GAP:
             return
         self.previewed = now
         self.pictures += 1
         path = Path(self.job.work_dir) / f"preview-{self.pictures:04d}.jpg"
-        image.convert("RGB").save(path, "JPEG", quality=85)
-        self.events.put(("preview", str(path)))
+        path.write_bytes(data[start:])
+        self.put("preview", str(path))
 
 
 def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event]:
@@ -96,7 +103,6 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
         return
     watch = _Watch(job)
     clock = estimate.Clock(job.expected, job.known)
-    ended = threading.Event()
     crash: list[BaseException] = []
     outputs = workflow.outputs(job.graph)
 
@@ -111,7 +117,7 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
         except BaseException as error:  # noqa: BLE001 - reported as an event below
             crash.append(error)
         finally:
-            ended.set()
+            watch.put("end", None)
 
     host.listener = watch.hear
     begun = time.monotonic()
@@ -124,34 +130,34 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
                 stopping = True
                 host.interrupt()  # again and again: execute() clears a flag set before it began
             try:
-                item = watch.events.get(timeout=0.02 if ended.is_set() else TICK)
+                kind, value, when = watch.events.get(timeout=TICK)
             except queue.Empty:
-                if ended.is_set():
-                    break
                 yield Tick(time.monotonic() - begun)
                 continue
-            yield from _translate(item, job, clock)
+            if kind == "end":
+                break
+            yield from _translate(kind, value, when, job, clock)
     finally:
         while thread.is_alive():
             host.interrupt()
             thread.join(0.05)
         host.listener = lambda event, data: None
-    stages = clock.finish()
+    stages = clock.finish(time.monotonic())
     yield _outcome(host, job, watch, crash, stages, time.monotonic() - begun)
 
 
-def _translate(item: tuple[str, Any], job: Job, clock: estimate.Clock) -> Iterator[Event]:
-    kind, value = item
+def _translate(
+    kind: str, value: Any, when: float, job: Job, clock: estimate.Clock
+) -> Iterator[Event]:
     if kind == "node":
-        index = stage_of(job, value)
-        name = job.stages[index][0]
-        if name != clock.current:
-            clock.enter(name)
-            yield Stage(index + 1, len(job.stages), name, clock.seconds_left())
+        name = stage_of(job, value)
+        if name is not None and name != clock.current:
+            clock.enter(name, when)
+            yield Stage(len(clock.entered), len(job.stages), name, clock.seconds_left())
     elif kind == "step":
         step, steps, node = value
-        if node is not None and "ampling" in workflow.title(job.graph, node):
-            clock.step(step, steps)
+        if stage_of(job, node) in (estimate.FIRST, estimate.SECOND):
+            clock.step(step, steps, when)
         yield Step(step, steps, clock.seconds_left())
     else:
         yield Preview(value)
@@ -220,6 +226,6 @@ def interrupted() -> StudioError:
     return StudioError("Cancelled", category="interrupted")
 
 
-def stage_of(job: Job, node_id: str) -> int:
-    """Index of the stage a node belongs to; the last one for a node no stage names."""
-    return next((i for i, (_, ids) in enumerate(job.stages) if node_id in ids), len(job.stages) - 1)
+def stage_of(job: Job, node_id: str | None) -> str | None:
+    """The stage a node belongs to; None for one that only passes settings along."""
+    return next((name for name, ids in job.stages if node_id in ids), None)

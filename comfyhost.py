@@ -108,7 +108,7 @@ class Host:
 def _import_args(demo: bool, report: Callable[[str], None]) -> list[str]:
     """Set ComfyUI's options before anything of it that reads them is imported."""
     import torch
-    from comfy.cli_args import LatentPreviewMethod, args
+    from comfy.cli_args import args
 
     notes = []
     mps = getattr(torch.backends, "mps", None)
@@ -127,7 +127,6 @@ def _import_args(demo: bool, report: Callable[[str], None]) -> list[str]:
         notes.append(f"Memory use: {wish}, as LTX23_AIO_VRAM says.")
     args.disable_all_custom_nodes = True
     args.whitelist_custom_nodes = [*bootstrap.packs_allowed(), *([SHIM] if demo else [])]
-    args.preview_method = LatentPreviewMethod.Latent2RGB
     args.front_end_root = str(bootstrap.REPO / "assets")  # any folder: the page is never served
     args.disable_api_nodes = True
     return notes
@@ -222,8 +221,7 @@ def _progress_hook(host: Host) -> None:
         context = get_executing_context()
         if node_id is None and context is not None:
             node_id = context.node_id
-        image = preview[1] if preview else None
-        host.hear("progress", {"value": value, "max": total, "node": node_id, "preview": image})
+        host.hear("progress", {"value": value, "max": total, "node": node_id})
 
     comfy.utils.set_progress_bar_global_hook(hook)
 

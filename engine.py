@@ -152,8 +152,8 @@ class Engine:
         begun = time.monotonic()
         plan = media.plan(request)
         graph = graph_for(request, self.weights, plan)
-        if self.weights == "demo":
-            models.check_demo(graph)
+        if self.weights == "demo" and (refusal := models.missing_demo(graph)):
+            raise refusal
         yield from (Note(text) for text in plan.notes)
         yield from self._wait_for_boot(cancel, begun)
         host = backend.HOST
@@ -177,10 +177,11 @@ class Engine:
         cancel: threading.Event,
         begun: float,
     ) -> Iterator[Event]:
+        stages = stage_map(request.mode, graph)
         job = backend.Job(
             graph,
-            stage_map(request.mode, graph),
-            self.speeds.seconds(request, warm=self.runs > 0),
+            stages,
+            only(stages, self.speeds.seconds(request, warm=self.runs > 0)),
             self.speeds.known,
             work_dir,
         )
@@ -324,6 +325,13 @@ def stage_map(mode: str, graph: workflow.Graph) -> tuple[tuple[str, tuple[str, .
         (name, tuple(ids[t] for t in titles if t in ids)) for name, titles in MODES[mode].stages
     ]
     return tuple((name, nodes) for name, nodes in found if nodes)
+
+
+def only(
+    stages: tuple[tuple[str, tuple[str, ...]], ...], seconds: dict[str, float]
+) -> dict[str, float]:
+    """The expectation for the stages a graph has."""
+    return {name: seconds[name] for name, _ in stages}
 
 
 def digest(graph: workflow.Graph) -> str:

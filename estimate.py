@@ -122,61 +122,58 @@ class Clock:
     """Seconds left of one running job.
 
     The expectation for the stages to come is scaled by how this run compares with it so far; the
-    current stage's own steps, once two are done, replace its expectation.
+    current stage's own steps, once two are done, replace its expectation. Moments are
+    ``time.monotonic()`` seconds.
     """
 
     def __init__(self, expected: dict[str, float], known: bool):
         self.expected, self.known = expected, known
-        self.done: list[tuple[str, float]] = []
+        self.entered: dict[str, float] = {}  # seconds spent in each stage so far
         self.current: str | None = None
-        self._since = time.monotonic()
+        self._since = 0.0
         self._first_step: tuple[float, int] | None = None
-        self._fraction = 0.0
-        self._left: float | None = None
+        self._left: tuple[float, float] | None = None  # seconds, and when that was said
 
-    def enter(self, stage: str) -> None:
-        """A stage begins; the one before it is finished."""
-        now = time.monotonic()
+    def enter(self, stage: str, when: float) -> None:
+        """A stage begins or goes on; the one before it rests."""
+        self._leave(when)
+        self.current, self._since = stage, when
+        self.entered.setdefault(stage, 0.0)
+        self._first_step = self._left = None
+
+    def _leave(self, when: float) -> None:
         if self.current is not None:
-            self.done.append((self.current, now - self._since))
-        self.current, self._since = stage, now
-        self._first_step, self._fraction, self._left = None, 0.0, None
+            self.entered[self.current] += when - self._since
 
-    def step(self, step: int, steps: int) -> None:
+    def step(self, step: int, steps: int, when: float) -> None:
         """The sampler finished ``step`` of ``steps``."""
-        now = time.monotonic()
         if self._first_step is None or step <= self._first_step[1]:
-            self._first_step = (now, step)
+            self._first_step = (when, step)
             return
         begun, first = self._first_step
-        self._left = (now - begun) / (step - first) * (steps - step)
-        self._stamp = now
+        self._left = ((when - begun) / (step - first) * (steps - step), when)
 
-    def finish(self) -> tuple[tuple[str, float], ...]:
+    def finish(self, when: float) -> tuple[tuple[str, float], ...]:
         """Close the current stage; (stage, seconds) of all that ran."""
-        if self.current is not None:
-            self.enter("")
-            self.current = None
-        return tuple(self.done)
+        self._leave(when)
+        self.current = None
+        return tuple(self.entered.items())
 
     def seconds_left(self) -> float | None:
         """Expected seconds to the end; None while nothing is known about this machine."""
         if self.current is None or not self.known:
             return None
-        spent = time.monotonic() - self._since
+        now = time.monotonic()
         if self._left is not None:
-            here = max(0.0, self._left - (time.monotonic() - self._stamp))
+            here = max(0.0, self._left[0] - (now - self._left[1]))
         else:
+            spent = self.entered[self.current] + now - self._since
             here = max(0.0, self.expected.get(self.current, 0.0) * self._pace() - spent)
-        later = (
-            STAGE_NAMES[STAGE_NAMES.index(self.current) + 1 :]
-            if self.current in STAGE_NAMES
-            else ()
-        )
-        return here + self._pace() * sum(self.expected.get(name, 0.0) for name in later)
+        later = [name for name in self.expected if name not in self.entered]
+        return here + self._pace() * sum(self.expected[name] for name in later)
 
     def _pace(self) -> float:
         """How much slower than expected this run has been, from its finished sampling stages."""
-        pairs = [(s, self.expected.get(n, 0.0)) for n, s in self.done if n in (FIRST, SECOND)]
-        expected = sum(e for _, e in pairs)
-        return sum(s for s, _ in pairs) / expected if expected > 0 else 1.0
+        done = [n for n in (FIRST, SECOND) if n in self.entered and n != self.current]
+        expected = sum(self.expected.get(n, 0.0) for n in done)
+        return sum(self.entered[n] for n in done) / expected if expected > 0 else 1.0

@@ -180,47 +180,30 @@ def _style_mode(r: Any, staged: Any) -> list[Patch]:
 # ---------------------------------------------------------------------------------- stages
 
 LOADERS = ("Transformer", "Text encoder", "Video VAE", "Audio VAE", "Latent upscaler")
+
+# What a person reads -> the nodes whose work it is. Nodes that only pass settings along are in no
+# stage: they take no time, and ComfyUI runs them in whatever order it likes.
 STAGES = (
     ("Loading the models", (*LOADERS, "LoRAs", "Stage 1 LoRAs", "Stage 2 LoRAs")),
-    ("Reading the prompt", ("Prompt", "Negative prompt", "Conditioning")),
+    ("Reading the prompt", ("Prompt", "Negative prompt")),
     (
         "Preparing the inputs",
         (
-            *("Image", "Image compression", "First frame", "First frame compression"),
-            *("Last frame", "Last frame compression", "Sound", "Encode sound"),
-            *("Cut sound to length", "Keep all of the sound", "Freeze sound"),
-            *("Source video", "Source frames", "Control size", "Control: edges"),
-            *("Control: depth", "Control: pose", "IC-LoRA parameters", "Control guide"),
-            *("Empty video", "Empty sound", "Stage 1 image", "Stage 1 first frame"),
-            *("Stage 1 last frame", "Stage 1 latent"),
+            *("Image compression", "First frame compression", "Last frame compression"),
+            *("Encode sound", "Source frames", "Control size", "Control: edges"),
+            *("Control: depth", "Control: pose", "Control guide"),
+            *("Stage 1 image", "Stage 1 first frame", "Stage 1 last frame"),
         ),
     ),
-    (
-        "Stage 1: composing at half size",
-        (
-            *("Stage 1 noise", "Stage 1 sampler", "Stage 1 second-order sampler"),
-            *("Stage 1 distilled sigmas", "Stage 1 scheduler", "Stage 1 guidance"),
-            *("Stage 1 sampling", "Stage 1 picture and sound", "Stage 1 without guides"),
-        ),
-    ),
+    ("Stage 1: composing at half size", ("Stage 1 sampling",)),
     (
         "Upscaling",
-        (
-            *("Upscale latent", "Stage 2 image", "Stage 2 first frame"),
-            *("Stage 2 last frame", "Stage 2 latent"),
-        ),
+        ("Upscale latent", "Stage 2 image", "Stage 2 first frame", "Stage 2 last frame"),
     ),
-    (
-        "Stage 2: refining at full size",
-        (
-            *("Stage 2 noise", "Stage 2 sampler", "Stage 2 second-order sampler"),
-            *("Stage 2 sigmas", "Stage 2 guidance", "Stage 2 sampling"),
-            *("Stage 2 picture and sound", "Stage 2 without guides"),
-        ),
-    ),
+    ("Stage 2: refining at full size", ("Stage 2 sampling",)),
     ("Decoding the picture", ("Decode picture at once", "Decode picture in tiles")),
     ("Decoding the sound", ("Decode sound",)),
-    ("Writing the file", ("Video", "Save video")),
+    ("Writing the file", ("Save video",)),
 )
 
 # ---------------------------------------------------------------------------------- the modes
