@@ -31,6 +31,7 @@ REPO = Path(__file__).resolve().parents[1]
 if str(REPO) not in sys.path:
     sys.path.insert(0, str(REPO))
 
+import bootstrap  # noqa: E402
 import presets  # noqa: E402
 from tools import demo_layout as layout  # noqa: E402
 
@@ -333,7 +334,7 @@ def make(folder: Path) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     """Command line: write the demo weights and say where they are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=REPO / "demo_models", metavar="DIR")
+    parser.add_argument("--out", type=Path, default=bootstrap.demo_dir(), metavar="DIR")
     folder = parser.parse_args(arguments).out
     started = time.perf_counter()
     paths = make(folder)
