@@ -51,7 +51,11 @@ def last_words(problem: str, comfy: str, count: Tally | None) -> list[str]:
         count: what the report says.
     """
     if problem:
-        skipped = f"{count.skipped} TEST{'S' * (count.skipped != 1)} SKIPPED" if count else "ITS TESTS SKIPPED"
+        skipped = (
+            f"{count.skipped} TEST{'S' * (count.skipped != 1)} SKIPPED"
+            if count
+            else "ITS TESTS SKIPPED"
+        )
         return [
             "#" * 100,
             f"# WITHOUT THE REAL COMFYUI: {skipped}, NO VIDEO WAS MADE.",
