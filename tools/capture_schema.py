@@ -5,6 +5,8 @@
 It boots the real ComfyUI on the CPU in an empty base folder and asks the handler behind
 `/object_info`. The file holds facts only: names, types, defaults, limits. Texts for people
 (tooltips, descriptions) and lists that depend on the machine (model files, inputs, GPUs) stay out.
+The editor renames some core nodes; those titles come from the front end's own English word list, so
+the package `comfyui-frontend-package` (see requirements-dev.txt) has to be installed.
 
 The file is `{"comfyui": version, "nodes": {class_type: node}}`, one node a line, sorted by name.
 
@@ -13,6 +15,7 @@ A node:
               of the editor's widgets: required inputs, then optional ones
     out       [[type, name, template?], ...] by output slot
     pack      "ComfyUI" or the custom node pack's folder name
+    title     what the editor calls a fresh one, where that is not its class
     output    true: an output node, which ComfyUI executes even if nothing uses it
     hidden    names of the inputs the executor fills in itself; a graph may carry them
     flexible  {"required"|"optional"|"hidden": type}: takes any further input name (rgthree, VHS)
@@ -46,6 +49,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import os
 import sys
@@ -163,7 +167,23 @@ def _inputs(groups: dict[str, dict]) -> list[list]:
     ]
 
 
-def _node(name: str, info: dict[str, Any], flexible: dict[str, str]) -> dict[str, Any]:
+def editor_titles() -> dict[str, str]:
+    """Class -> title, for the nodes that the released front end names itself."""
+    package = importlib.util.find_spec("comfyui_frontend_package")
+    if package is None or not package.submodule_search_locations:
+        raise SystemExit("Install comfyui-frontend-package: pip install -r requirements-dev.txt")
+    assets = Path(package.submodule_search_locations[0]) / "static" / "assets"
+    for file in sorted(assets.glob("nodeDefs-*.js.map")):
+        source = json.loads(file.read_text(encoding="utf-8"))
+        if source["sources"][0].endswith("/en/nodeDefs.json"):
+            words = json.loads(source["sourcesContent"][0])
+            return {name: w["display_name"] for name, w in words.items() if "display_name" in w}
+    raise SystemExit(f"{assets} has no English word list; is this another front end version?")
+
+
+def _node(
+    name: str, info: dict[str, Any], flexible: dict[str, str], title: str | None
+) -> dict[str, Any]:
     """One node in the captured form, from its `/object_info` entry."""
     module = info["python_module"].split(".")
     node: dict[str, Any] = {
@@ -179,6 +199,9 @@ def _node(name: str, info: dict[str, Any], flexible: dict[str, str]) -> dict[str
         kind = kind if isinstance(kind, str) else "COMBO"
         label = label if isinstance(label, str) else kind
         node["out"].append([kind, label, template] if template else [kind, label])
+    title = title or info["display_name"] or name
+    if title != name:
+        node["title"] = title
     if info["output_node"]:
         node["output"] = True
     if info["input"].get("hidden"):
@@ -188,13 +211,24 @@ def _node(name: str, info: dict[str, Any], flexible: dict[str, str]) -> dict[str
     return node
 
 
-def compact(object_info: dict[str, dict], flexible: dict[str, dict[str, str]]) -> dict[str, dict]:
+def compact(
+    object_info: dict[str, dict],
+    flexible: dict[str, dict[str, str]],
+    titles: dict[str, str] | None = None,
+) -> dict[str, dict]:
     """The captured form of `/object_info`: class_type -> node, sorted.
 
-    `flexible` names the classes that take any further input, group -> type.
+    `flexible` names the classes that take any further input, group -> type; `titles` has the
+    editor's own names, see :func:`editor_titles`.
     """
     return {
-        name: _node(name, object_info[name], flexible.get(name, {})) for name in sorted(object_info)
+        name: _node(
+            name,
+            object_info[name],
+            flexible.get(name, {}),
+            (titles or {}).get(name.replace(".", "_")),
+        )
+        for name in sorted(object_info)
     }
 
 
@@ -210,6 +244,8 @@ def flexible_inputs(mappings: dict[str, type]) -> dict[str, dict[str, str]]:
                 kind = inputs[PROBE]
                 kind = kind[0] if isinstance(kind, (list, tuple)) else kind
                 found.setdefault(name, {})[group] = str(kind or "*")
+        if getattr(cls, "ACCEPT_ALL_INPUTS", False):
+            found.setdefault(name, {})["optional"] = "*"
     return found
 
 
@@ -265,7 +301,7 @@ def capture(comfy: Path, base: Path) -> tuple[str, dict[str, dict]]:
             if route.method == "GET" and route.path == "/object_info"
         ]
         info = json.loads((await handler(None)).body)
-        return compact(info, flexible_inputs(nodes.NODE_CLASS_MAPPINGS))
+        return compact(info, flexible_inputs(nodes.NODE_CLASS_MAPPINGS), editor_titles())
 
     return comfyui_version.__version__, asyncio.run(ask())
 
