@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -105,6 +106,16 @@ class Host:
         self.executor.reset()
 
 
+class _Logged(io.TextIOBase):
+    """What packs print while they load goes to the log, not into a command's output."""
+
+    def write(self, text: str) -> int:
+        """Log one piece of text."""
+        if text.strip():
+            log.debug("%s", text.rstrip())
+        return len(text)
+
+
 def _import_args(demo: bool, report: Callable[[str], None]) -> list[str]:
     """Set ComfyUI's options before anything of it that reads them is imported."""
     import torch
@@ -196,16 +207,18 @@ def _server(host_ref: list[Host]):
 
 
 def _executor(server: Any):
-    """A PromptExecutor with the cache main.py gives it by default (RAM pressure)."""
+    """A PromptExecutor with the cache main.py gives it by default (RAM pressure).
+
+    One figure differs: main.py drops results of earlier graphs whenever less than 96 GB of memory
+    are free, so switching modes and back reads the prompt again. Here they go when less than a fifth
+    of the machine's memory is free; they are latents and embeddings, megabytes each.
+    """
     import comfy.model_management as mm
     import execution
 
     total_gb = mm.total_ram / 1024
-    cache = {
-        "lru": 0,
-        "ram": min(10.0, max(2.0, total_gb * 0.1)),
-        "ram_inactive": min(96.0, total_gb),
-    }
+    needed = min(10.0, max(2.0, total_gb * 0.1))
+    cache = {"lru": 0, "ram": needed, "ram_inactive": max(needed, total_gb * 0.2)}
     return execution.PromptExecutor(
         server, cache_type=execution.CacheType.RAM_PRESSURE, cache_args=cache
     )
@@ -224,6 +237,7 @@ def _progress_hook(host: Host) -> None:
         host.hear("progress", {"value": value, "max": total, "node": node_id})
 
     comfy.utils.set_progress_bar_global_hook(hook)
+    comfy.utils.set_progress_bar_enabled(False)  # tqdm on the terminal; the hook is ours
 
 
 def gpu() -> models.GpuInfo | None:
@@ -266,7 +280,8 @@ def boot(comfy: Path, demo: bool, report: Callable[[str], None] = log.info) -> H
         notes = _import_args(demo, report)
         report("Loading ComfyUI")
         input_dir, output_dir = _folders(comfy, demo)
-        with contextlib.redirect_stdout(sys.stderr):
+        logging.captureWarnings(True)
+        with contextlib.redirect_stdout(_Logged()):
             import nodes
 
             notes += _dynamic_vram(report)

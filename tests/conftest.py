@@ -89,3 +89,13 @@ def comfy_path(pytestconfig: pytest.Config) -> Path:
 def chromium() -> str:
     """The path of a Chromium; a test that asks for it has to be marked ``browser``."""
     return browser() or pytest.skip(NO_BROWSER)
+
+
+@pytest.fixture(scope="session")
+def engine(comfy_path: Path):
+    """The booted engine with demo weights, one for the whole session, as one studio has."""
+    from engine import Engine
+
+    engine = Engine("demo", comfy_path)
+    engine.boot()
+    return engine
