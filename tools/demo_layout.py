@@ -90,6 +90,8 @@ VIDEO_VAE = {
     "spatial_padding_mode": "zeros",
 }
 
+STRIDES = {"space": 4, "time": 2, "all": 8}  # pixels a block of the video VAE merges or splits
+
 UPSCALER = {
     "_class_name": "LatentUpsampler",
     "in_channels": LATENT,
@@ -233,7 +235,6 @@ def video_vae_layout() -> Layout:
     """Encoder and decoder, built from the block lists of the configuration."""
     net = Layout()
     pixels = 3 * VIDEO_VAE["patch_size"] ** 2
-    stride = {"space": 4, "time": 2, "all": 8}
 
     def res_block(name: str, width: int) -> None:
         for part in ("conv1", "conv2"):
@@ -247,7 +248,7 @@ def video_vae_layout() -> Layout:
             res_block(name, width)
             continue
         wider = width * options["multiplier"]
-        net.conv(f"{name}.conv.conv", wider // stride[kind.split("_")[1]], width, 3, 3, 3)
+        net.conv(f"{name}.conv.conv", wider // STRIDES[kind.split("_")[1]], width, 3, 3, 3)
         width = wider
     net.conv("encoder.conv_out.conv", LATENT + 1, width, 3, 3, 3)  # one shared log variance
 
@@ -261,12 +262,26 @@ def video_vae_layout() -> Layout:
             res_block(name, width)
             continue
         narrower = width // options["multiplier"]
-        net.conv(f"{name}.conv.conv", narrower * stride[kind.split("_")[1]], width, 3, 3, 3)
+        net.conv(f"{name}.conv.conv", narrower * STRIDES[kind.split("_")[1]], width, 3, 3, 3)
         width = narrower
     net.conv("decoder.conv_out.conv", pixels, width, 3, 3, 3)
     for part in ("std-of-means", "mean-of-means"):
         net[f"per_channel_statistics.{part}"] = (LATENT,)
     return net
+
+
+def shuffled(name: str) -> int:
+    """How many pixels of a block the outputs of a decoder's convolution become; 1 for other tensors.
+
+    Where they share their weights (known as ICNR), the picture is patches of colour as coarse as the
+    latent, not a noise of single pixels that no codec can hold.
+    """
+    if name == "decoder.conv_out.conv.weight":
+        return VIDEO_VAE["patch_size"] ** 2
+    if name.startswith("decoder.up_blocks.") and name.endswith(".conv.conv.weight"):
+        kind, _ = VIDEO_VAE["decoder_blocks"][-1 - int(name.split(".")[2])]
+        return STRIDES[kind.split("_")[1]]
+    return 1
 
 
 def audio_vae_layout() -> Layout:

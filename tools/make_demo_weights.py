@@ -88,7 +88,9 @@ def _fill(file: str, name: str, shape: tuple[int, ...], norm: float = 1.0) -> to
     if ".ups." in name:  # transposed: each output sample sees about two kernel taps of each input
         inputs = 2 * shape[0]
     gain = next((value for part, value in GAINS.items() if part in name), 1.0)
-    values = _draw(file, name, shape) * (gain / math.sqrt(inputs))
+    copies = layout.shuffled(name)
+    values = _draw(file, name, (shape[0] // copies, *shape[1:])) * (gain / math.sqrt(inputs))
+    values = values.repeat_interleave(copies, 0)
     if ".conv_post." in name:  # what goes in is not centred; a zero-sum kernel keeps out the offset
         values -= values.mean(-1, keepdim=True)
     return values
