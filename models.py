@@ -60,6 +60,7 @@ LOADERS: dict[tuple[str, str], str] = {
     ("DWPreprocessor", "pose_estimator"): AUX,
     ("DepthAnythingV2Preprocessor", "ckpt_name"): AUX,
 }
+NOT_FILES = ("", "None", "pixel_space")  # choices of these inputs that load nothing from disk
 POWER_LORA = "Power Lora Loader (rgthree)"
 
 
@@ -76,7 +77,7 @@ def _asked(graph: workflow.Graph) -> Iterator[tuple[str, str, str]]:
                     yield node_id, "loras", str(value["lora"])
                 continue
             folder = LOADERS.get((node["class_type"], name))
-            if folder and isinstance(value, str) and value not in ("", "None"):
+            if folder and isinstance(value, str) and value not in NOT_FILES:
                 yield node_id, folder, value
 
 
@@ -86,7 +87,7 @@ def _row_loads(row: Any) -> bool:
         isinstance(row, dict)
         and bool(row.get("on"))
         and bool(row.get("strength"))
-        and row.get("lora") not in (None, "", "None")
+        and row.get("lora") not in (None, *NOT_FILES)
     )
 
 

@@ -84,6 +84,7 @@ class FakeHub:
 
     Attributes:
         requests: (method, path) of everything asked, in order.
+        most_at_once: how many data responses were under way at the same time, at most.
         authorizations: (path, whether it came with a token) of the same.
     """
 
@@ -94,6 +95,7 @@ class FakeHub:
         self.requests: list[tuple[str, str]] = []
         self.authorizations: list[tuple[str, bool]] = []
         self.lock = threading.Lock()
+        self.at_once = self.most_at_once = 0
         hub = self
 
         class Handler(_Handler):
@@ -252,27 +254,34 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return None
-        faults = stored.faults
-        cut = 0
+        with self.hub.lock:
+            self.hub.at_once += 1
+            self.hub.most_at_once = max(self.hub.most_at_once, self.hub.at_once)
+        try:
+            self._stream(stored, data[start:end], counter)
+        finally:
+            with self.hub.lock:
+                self.hub.at_once -= 1
+        return None
+
+    def _stream(self, stored: Stored, data: bytes, counter: str):
+        faults, cut = stored.faults, 0
         if faults.cut_after and faults.cut_times:
             faults.cut_times -= 1
             cut = faults.cut_after
         # Few bytes in flight, or the counter runs ahead of what a slow client has received.
         piece = 16 * 1024 if faults.rate else 256 * 1024
-        begun, position = time.monotonic(), start
-        while position < end:
-            block = data[position : min(position + piece, end)]
-            if cut and position - start + len(block) > cut:
+        begun = time.monotonic()
+        for position in range(0, len(data), piece):
+            block = data[position : position + piece]
+            if cut and position + len(block) > cut:
                 self.close_connection = True
-                return None
+                return
             if faults.rate:
-                due = begun + (position - start) / faults.rate
-                time.sleep(max(0.0, due - time.monotonic()))
+                time.sleep(max(0.0, begun + position / faults.rate - time.monotonic()))
             self.wfile.write(block)
-            position += len(block)
             with self.hub.lock:
                 setattr(stored, counter, getattr(stored, counter) + len(block))
-        return None
 
     # ------------------------------------------------------------------ xet
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -15,11 +13,7 @@ from pathlib import Path
 import other_user
 import pytest
 from fake_hub import FakeHub
-
-DRIVER = Path(__file__).with_name("weights_driver.py")
-MB = 1024 * 1024
-BIG = random.Random(7).randbytes(12 * MB)
-SMALL = random.Random(8).randbytes(2 * MB)
+from weights_lab import BIG, MB, SMALL, Run, Studio, kill_at, sha256
 
 
 @pytest.fixture
@@ -28,88 +22,9 @@ def hub():
         yield server
 
 
-class Run:
-    """One finished driver process: its events, and its last line."""
-
-    def __init__(self, process: subprocess.CompletedProcess):
-        lines = [json.loads(line) for line in process.stdout.splitlines()]
-        assert lines, process.stderr
-        assert lines[-1]["type"] == "end", process.stderr
-        self.events, self.end = lines[:-1], lines[-1]
-        self.error = self.end["error"]
-        self.notes = [e["text"] for e in self.events if e["type"] == "Note"]
-        self.downloads = [e for e in self.events if e["type"] == "Download"]
-
-
-class Studio:
-    """A ComfyUI folder and a Hugging Face home below one temporary folder."""
-
-    def __init__(self, folder: Path, hub: FakeHub):
-        self.folder, self.hub = folder, hub
-        self.comfy, self.home = folder / "comfy", folder / "hf"
-        self.files: list[dict] = []
-
-    def wants(self, repo: str, path: str, size: int = 1, folder: str = "vae") -> Path:
-        """Add a file to what the driver ensures; returns where ComfyUI will look for it."""
-        name = path.rpartition("/")[2]
-        self.files.append(
-            {"name": name, "folder": folder, "repo": repo, "path": path, "size": size}
-        )
-        return self.comfy / "models" / folder / name
-
-    def command(self, **options) -> list[str]:
-        given = {"comfy": str(self.comfy), "files": self.files, "backoff": 0.01, **options}
-        return [str(DRIVER), json.dumps(given)]
-
-    def environ(self, **more: str) -> dict[str, str]:
-        return {**self.hub.environ(self.home), "HF_HUB_DISABLE_XET": "1", **more}
-
-    def ensure(self, env: dict[str, str] | None = None, **options) -> Run:
-        done = subprocess.run(
-            [sys.executable, *self.command(**options)],
-            env={**os.environ, **self.environ(**(env or {}))},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return Run(done)
-
-    def start(self, env: dict[str, str] | None = None, **options) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, *self.command(**options)],
-            env={**os.environ, **self.environ(**(env or {}))},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def blobs(self) -> list[str]:
-        """Names in all blobs folders that claim to be whole."""
-        found = self.home.glob("hub/models--*/blobs/*")
-        return [path.name for path in found if not path.name.endswith(".incomplete")]
-
-    def mistakable(self) -> list[str]:
-        """Files below comfyui/models, which ComfyUI would offer to load."""
-        return [str(p) for p in (self.comfy / "models").rglob("*") if not p.is_dir()]
-
-
 @pytest.fixture
 def studio(tmp_path, hub):
     return Studio(tmp_path, hub)
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def kill_at(process: subprocess.Popen, share: float) -> None:
-    """SIGKILL once the process has shown that share of the bytes as done."""
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["type"] == "Download" and event["done"] >= share * event["total"]:
-            break
-    process.kill()
-    process.wait()
-    process.stdout.close()
 
 
 # ---------------------------------------------------------------------------------- arriving
@@ -153,7 +68,7 @@ def test_several_files_arrive_at_once_with_one_total(studio, hub):
     done = [event["done"] for event in run.downloads]
     assert done == sorted(done)
     assert run.downloads[-1]["done"] == sum(s.sent for s in hub.files.values())
-    assert run.end["seconds"] < 2.2  # one after the other would take three
+    assert hub.most_at_once == 3
     middle = [e for e in run.downloads if 0 < e["done"] < e["total"]]
     assert any(e["speed"] > MB and 0 < e["seconds_left"] < 3 for e in middle)
 
@@ -209,7 +124,7 @@ def test_cancel_stops_at_once_and_the_next_run_goes_on(studio, hub):
     run = studio.ensure(cancel_after=1.5)
     assert run.error["category"] == "interrupted"
     assert "goes on where it stopped" in run.error["advice"]
-    assert run.end["seconds"] < 3
+    assert run.end["seconds"] < 1.5 + 1
     assert run.end["threads"] == []
     assert studio.mistakable() == []
     time.sleep(0.3)
@@ -224,9 +139,9 @@ def test_cancel_wakes_a_xet_stream_that_waits(studio, hub):
     pytest.importorskip("hf_xet")
     hub.add("org/repo", "big.bin", BIG, rate=50_000, xet=True)
     studio.wants("org/repo", "big.bin")
-    run = studio.ensure({"HF_HUB_DISABLE_XET": ""}, cancel_after=1.0)
+    run = studio.ensure({"HF_HUB_DISABLE_XET": ""}, cancel_after=1.5)
     assert run.error["category"] == "interrupted"
-    assert run.end["seconds"] < 3
+    assert run.end["seconds"] < 1.5 + 1
     assert run.end["threads"] == []
 
 
@@ -236,7 +151,7 @@ def test_closing_the_generator_stops_every_thread(studio, hub):
         studio.wants("org/repo", f"{n}.bin")
     run = studio.ensure(close_at=MB)
     assert run.end["threads"] == []
-    assert run.end["seconds"] < 3
+    assert hub.sent() < len(BIG)
     assert studio.mistakable() == []
 
 

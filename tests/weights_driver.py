@@ -1,7 +1,8 @@
 """A process under test: ensures the files named on its command line, and prints what happens.
 
 ``python weights_driver.py '{"comfy": ..., "files": [{"name", "folder", "repo", "path", "size"}], ...}'``
-prints one JSON object a line: each event with its type, then ``{"type": "end", ...}``.
+prints one JSON object a line: each event with its type, then ``{"type": "end", ...}``. With
+"no_links" the kernel refuses links, with "batches" (lists of files) there is one ``ensure`` for each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import no_links
+
 import models
 from errors import StudioError
 
@@ -26,20 +29,24 @@ def _say(kind: str, **values) -> None:
 
 def main(given: dict) -> None:
     """Run one ``ensure`` and report it."""
-    files = [models.ModelFile(**file) for file in given["files"]]
+    if given.get("no_links"):
+        no_links.forbid()
+    batches = given.get("batches") or [given["files"]]
     cancel = threading.Event()
     if given.get("cancel_after"):
         threading.Timer(given["cancel_after"], cancel.set).start()
     begun = time.monotonic()
     options = {k: given[k] for k in ("workers", "retries", "backoff") if k in given}
     error = None
-    events = models.ensure(files, Path(given["comfy"]), cancel=cancel, **options)
     try:
-        for event in events:
-            _say(type(event).__name__, **asdict(event))
-            if given.get("close_at") and getattr(event, "done", 0) >= given["close_at"]:
-                events.close()
-                break
+        for batch in batches:
+            files = [models.ModelFile(**file) for file in batch]
+            events = models.ensure(files, Path(given["comfy"]), cancel=cancel, **options)
+            for event in events:
+                _say(type(event).__name__, **asdict(event))
+                if given.get("close_at") and getattr(event, "done", 0) >= given["close_at"]:
+                    events.close()
+                    break
     except StudioError as caught:
         error = caught
     failed = {"text": str(error), **vars(error)} if error else None
