@@ -243,7 +243,8 @@ def copy(source: Path, folder: Path) -> None:
         raise Refused(f"{source} cannot be copied: {error}") from error
     if data != source / ".git":  # a submodule's data names the folder it belongs to
         with contextlib.suppress(Refused):
-            git(folder, "config", "--file", ".git/config", "--unset", "core.worktree")
+            settings = str(folder / ".git" / "config")
+            git(folder.parent, "config", "--file", settings, "--unset", "core.worktree")
     with contextlib.suppress(Refused):  # it also fails where files differ, which is no matter
         git(folder, "update-index", "-q", "--refresh")
 
@@ -354,9 +355,7 @@ def _clashes(new: Path, target: Path) -> Iterator[Path]:
         there = target / entry.name
         if not os.path.lexists(there):
             continue
-        if entry.name == ".git":
-            yield there
-        elif entry.is_dir() and there.is_dir():
+        if entry.is_dir() and there.is_dir():
             yield from _clashes(entry, there)
         elif not (entry.is_file() and there.is_file() and filecmp.cmp(entry, there, shallow=False)):
             yield there
