@@ -157,20 +157,21 @@ class Engine:
         yield from (Note(text) for text in plan.notes)
         yield from self._wait_for_boot(cancel, begun)
         host = backend.HOST
-        media.stage(request, host.input_dir)
+        media.stage(request, host.input_dir, plan)
         if self.weights != "demo":
             yield from models.ensure(models.needed(graph), self.comfy, cancel=cancel)
         yield from self._wait_for_turn(cancel, begun)
         try:
             refuse_broken(graph, host.problems(graph))
             with tempfile.TemporaryDirectory(prefix="ltx23-run-") as work_dir:
-                yield from self._execute(request, graph, out_dir, work_dir, cancel, begun)
+                yield from self._execute(request, plan, graph, out_dir, work_dir, cancel, begun)
         finally:
             self._run_lock.release()
 
     def _execute(
         self,
         request: Request,
+        staged: media.Staged,
         graph: workflow.Graph,
         out_dir: Path,
         work_dir: str,
@@ -197,12 +198,12 @@ class Engine:
         self.speeds.learn(request, final.stages)
         out_dir.mkdir(parents=True, exist_ok=True)
         target = out_dir / f"{request.mode}-{request.seed}-{digest(graph)[:12]}.mp4"
-        tags.finish(Path(final.path), target, self.tags(request, graph))
+        tags.finish(Path(final.path), target, self.tags(request, staged, graph))
         yield Finished(
             str(target), time.monotonic() - begun, final.stages, final.executed, final.cached
         )
 
-    def tags(self, request: Request, graph: workflow.Graph) -> dict[str, str]:
+    def tags(self, request: Request, staged: media.Staged, graph: workflow.Graph) -> dict[str, str]:
         """What the mp4 carries: nothing, or the graph in ComfyUI's convention and the request.
 
         Paths of a person's files never leave this machine: only their names are kept.
@@ -211,11 +212,10 @@ class Engine:
             return {}
         values = request.to_dict()
         values.update({name: Path(path).name for name, path in request.media.items()})
-        inputs = media.plan(request).names
         return {
             "prompt": json.dumps(graph, ensure_ascii=False),
             "request": json.dumps(values, ensure_ascii=False),
-            "inputs": json.dumps({name: inputs[name] for name in request.media}),
+            "inputs": json.dumps({name: staged.names[name] for name in request.media}),
         }
 
     def _wait_for_boot(self, cancel: threading.Event, begun: float) -> Iterator[Event]:

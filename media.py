@@ -96,14 +96,17 @@ def _fits(request: Request, path: str, kind: str) -> bool:
     )
 
 
-def stage(request: Request, input_dir: Path) -> Staged:
+def stage(request: Request, input_dir: Path, staged: Staged | None = None) -> Staged:
     """Write a request's files into ``input_dir``, normalised; files already there are kept.
+
+    ``staged`` is what :func:`plan` said of this request, where it was asked already: naming reads
+    every file whole.
 
     Raises:
         BadInput: a file cannot be used.
         StudioError: the folder cannot be written.
     """
-    staged = plan(request)
+    staged = staged or plan(request)
     sources = {name: request.media.get(name) or request.media.get("video") for name in staged.names}
     try:
         input_dir.mkdir(parents=True, exist_ok=True)
