@@ -212,7 +212,7 @@ def _place(source: Path, target: Path, parts: tuple[str, ...], done: Mirrored) -
         done.symlinked += 1
         return
     held = "blobs" in parts or "snapshots" in parts or source.stat().st_size > SMALL
-    if "refs" in parts or source.suffix == ".refs" or not held:
+    if not held or source.suffix == ".refs":  # what the library writes to in place
         if target.is_file() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns:
             done.kept += 1
             return

@@ -214,14 +214,15 @@ def test_everything_present_asks_nobody_and_takes_no_time(tmp_path):
         assert len(studio.mistakable()) == 8
 
 
-def test_a_truncated_file_in_the_cache_is_fetched_again(tmp_path):
+@pytest.mark.parametrize("damage", [lambda b: b[:100_000], lambda b: bytes(len(b))])
+def test_a_damaged_file_in_the_cache_is_fetched_again(tmp_path, damage):
     whole = safetensors(500_000)
     with FakeHub() as hub:
         studio = Studio(tmp_path, hub)
         stored = hub.add("org/repo", "a.safetensors", whole)
         place = studio.wants("org/repo", "a.safetensors")
         assert studio.ensure().error is None
-        place.resolve().write_bytes(whole[:100_000])
+        place.resolve().write_bytes(damage(whole))
         run = studio.ensure()
         assert run.error is None
         assert any("it is not used" in note for note in run.notes)
