@@ -152,8 +152,10 @@ def _translate(
     if kind == "node":
         name = stage_of(job, value)
         if name is not None and name != clock.current:
+            new = name not in clock.entered  # ComfyUI loads some models late; that is no step back
             clock.enter(name, when)
-            yield Stage(len(clock.entered), len(job.stages), name, clock.seconds_left())
+            if new:
+                yield Stage(len(clock.entered), len(job.stages), name, clock.seconds_left())
     elif kind == "step":
         step, steps, node = value
         if stage_of(job, node) in (estimate.FIRST, estimate.SECOND):

@@ -8,9 +8,11 @@ path, or one JSON object with ``--json``. Exit status: 0 done, 2 bad input, 1 th
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -20,7 +22,7 @@ REPO = Path(__file__).resolve().parents[1]
 if str(REPO) not in sys.path:
     sys.path.insert(0, str(REPO))
 
-from errors import BadInput, StudioError  # noqa: E402
+from errors import BadInput, SetupError, StudioError  # noqa: E402
 from events import Failed, Finished  # noqa: E402
 from fields import Field  # noqa: E402
 from modes import MODES  # noqa: E402
@@ -237,12 +239,38 @@ def generate(
     return final
 
 
+def in_own_environment(argv: list[str]) -> int | None:
+    """Where this Python lacks the packages, the exit status of the same command in ``.venv``.
+
+    Returns:
+        None when this Python has them.
+
+    Raises:
+        SetupError: there is no ``.venv`` yet.
+    """
+    if importlib.util.find_spec("av") and importlib.util.find_spec("torch"):
+        return None
+    python = REPO / ".venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if not python.exists() or Path(sys.prefix).resolve() == python.parents[1].resolve():
+        raise SetupError(
+            "The studio is not set up in this folder",
+            ".venv",
+            "Run python3 tools/run.py once; it installs everything here.",
+        )
+    return subprocess.run([str(python), str(Path(__file__).resolve()), *argv]).returncode
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
     try:
+        if args.request and (status := in_own_environment(argv)) is not None:
+            return status
         request = request_from(args)
         output = _output(args.output)
+        if not args.dry_run and (status := in_own_environment(argv)) is not None:
+            return status
         if args.dry_run:
             print(dry_run(request, args.weights))
             return 0
