@@ -27,6 +27,9 @@ Listener = Callable[[str, Any], None]
 SHIM = "ltx23_demo_weights"  # custom-node folder that lets the tiny text encoder through
 SHIM_FOLDER = bootstrap.REPO / "assets" / "custom_nodes"
 CLIENT = "studio"  # with no client id, the executor returns cached outputs empty
+# From 48 GB up (44 GiB as such cards report themselves) the plain decode fits at 1080p and avoids
+# seams; below, tiles of 768 px do. Lightricks' advice, not measured here.
+PLAIN_DECODE = 44 * 1024**3
 VRAM_FLAGS = ("lowvram", "normalvram", "highvram")
 
 log = logging.getLogger("studio.comfy")
@@ -41,6 +44,7 @@ class Host:
         listener: called with (event, data) for everything the executor and the progress bars say.
         input_dir, output_dir: ComfyUI's folders.
         device: in words. ``demo``: whether only demo weights are visible.
+        tiled: decode the picture in tiles, because the card is small.
         notes: choices made at boot, each with its reason.
     """
 
@@ -49,6 +53,7 @@ class Host:
     output_dir: Path
     device: str
     demo: bool
+    tiled: bool = False
     notes: tuple[str, ...] = ()
     listener: Listener = field(default=lambda event, data: None)
 
@@ -314,8 +319,12 @@ def boot(comfy: Path, demo: bool, report: Callable[[str], None] = log.info) -> H
         )
     import comfy.model_management as mm
 
-    device = mm.get_torch_device_name(mm.get_torch_device())
-    host = Host(_executor(server), input_dir, output_dir, device, demo, tuple(notes))
+    device = mm.get_torch_device()
+    tiled = device.type != "cpu" and mm.get_total_memory(device) < PLAIN_DECODE
+    if tiled:
+        notes.append("The picture is decoded in tiles: the card has less than 44 GiB.")
+    name = mm.get_torch_device_name(device)
+    host = Host(_executor(server), input_dir, output_dir, name, demo, tiled, tuple(notes))
     host_ref.append(host)
     _progress_hook(host)
     return host

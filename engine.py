@@ -157,6 +157,8 @@ class Engine:
         yield from (Note(text) for text in plan.notes)
         yield from self._wait_for_boot(cancel, begun)
         host = backend.HOST
+        if host.tiled:
+            graph = graph_for(request, self.weights, plan, tiled=True)
         media.stage(request, host.input_dir, plan)
         if self.weights != "demo":
             yield from models.ensure(models.needed(graph), self.comfy, cancel=cancel)
@@ -269,17 +271,21 @@ class Engine:
 
 
 def graph_for(
-    request: Request, weights: str = "fp8", staged: media.Staged | None = None
+    request: Request,
+    weights: str = "fp8",
+    staged: media.Staged | None = None,
+    tiled: bool = False,
 ) -> workflow.Graph:
     """The graph of a request: what would run, and what *download graph* gives.
 
-    Needs neither ComfyUI nor torch.
+    Needs neither ComfyUI nor torch. ``tiled`` decodes the picture in tiles, for small cards.
 
     Raises:
         BadInput: one of the request's files cannot be used.
     """
     patches = MODES[request.mode].patches(request, staged or media.plan(request))
-    return named(workflow.build(request.mode, [*patches, *models.variant_patches(weights)]))
+    patches += [*models.variant_patches(weights), ("Decode in tiles", "switch", tiled)]
+    return named(workflow.build(request.mode, patches))
 
 
 def choose_weights(requested: str) -> tuple[str, str]:
