@@ -248,6 +248,15 @@ conditioning = [clip.encode_from_tokens(clip.tokenize(text)) for text in ("a cat
 report["width"] = conditioning[0].shape[-1]
 report["prompts differ"] = bool((conditioning[0][:, -1] != conditioning[1][:, -1]).any())
 
+(path,) = Path(demo_dir, "vae").glob("*audio*")
+tensors, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+audio = AudioVAE(metadata).eval()
+audio.load_state_dict({k.replace("audio_vae.", "autoencoder.", 1): v for k, v in tensors.items()})
+with torch.no_grad():
+    sound = audio.decode(torch.randn(1, 8, 27, 16, generator=torch.Generator().manual_seed(0)))
+report["rms"], report["peak"] = sound.square().mean().sqrt().item(), sound.abs().max().item()
+report["samples"] = sound.shape[-1]
+
 real = {
     "model.norm.weight": torch.empty(3840, device="meta"),
     "text_embedding_projection.audio_aggregate_embed.bias": torch.empty(2048, device="meta"),
@@ -271,6 +280,9 @@ def test_files_are_what_comfyui_builds_and_the_shim_spares_real_ones(made, tmp_p
     report = json.loads(done.stdout.splitlines()[-1])
     for model in ("transformer", "video", "audio", "upscaler"):
         assert report[model] == [], f"names or shapes of the {model} differ from ComfyUI's"
+    assert 0.02 < report["rms"] < 0.3, "silent or loud"
+    assert report["peak"] < 0.95, "clipped"
+    assert report["samples"] == (27 * 4 - 3) * 480  # 48 kHz, 10 ms per mel frame
     assert report["width"] == 128 + 64
     assert report["prompts differ"]
     assert report["idempotent"]
