@@ -199,12 +199,12 @@ def damaged() -> set[Path]:
 
 
 def _whole(files: list | None) -> bool:
-    """Whether every file a package's RECORD lists is there, in its size."""
+    """Whether every file a package's RECORD lists is there, in its size; Python makes ``.pyc`` anew."""
     for file in files or ():
         at = Path(str(file.locate()))
-        if file.suffix != ".pyc" and not at.exists():
-            return False
-        if file.size is not None and at.stat().st_size != file.size:
+        if file.suffix == ".pyc":
+            continue
+        if not at.exists() or (file.size is not None and at.stat().st_size != file.size):
             return False
     return bool(files)
 
@@ -255,8 +255,10 @@ def install_command(requirements: Path) -> list[str]:
 def worth_saying(line: str) -> str | None:
     """What of an installer's line is progress to a person; None for the flood."""
     line = line.strip()
-    if re.match(r"(Resolved|Prepared|Installed|Audited|Successfully installed) ", line):
-        return line if len(line) < 100 else line.split(" ")[0] + " the packages"
+    if re.match(r"(Resolved|Prepared|Installed|Audited) \d+ packages? ", line):
+        return line
+    if line.startswith("Successfully installed "):
+        return f"Installed {len(line.split()) - 2} packages"
     big = re.match(r"Downloading (\S+) \((?:(\d+)(?:\.\d+)? ?Mi?B|[\d.]+ ?Gi?B)\)", line)
     if big and int(big.group(2) or 1000) >= 100:
         return "Downloading " + line.split(" ", 1)[1].rsplit("/", 1)[-1]
@@ -265,8 +267,11 @@ def worth_saying(line: str) -> str | None:
     return None
 
 
-def _follow(command: list[str], log: Path, tell: Say) -> int:
-    """Run an installer, everything into the log, what is worth it to the person."""
+def _follow(command: list[str], log: Path, tell: Say, held: int) -> int:
+    """Run an installer, everything into the log, what is worth it to the person.
+
+    It keeps the lock until it ends, even if this process is killed.
+    """
     environment = dict(os.environ, PYTHONUNBUFFERED="1", NO_COLOR="1")
     environment.pop("VIRTUAL_ENV", None)
     child = subprocess.Popen(
@@ -278,6 +283,7 @@ def _follow(command: list[str], log: Path, tell: Say) -> int:
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
+        pass_fds=(held,) if os.name == "posix" else (),
     )
     lines = queue.Queue()  # type: queue.Queue[str]
 
@@ -326,7 +332,7 @@ def prepare(name: str, tell: Say = say) -> Path:
         return venv_python()
     import checkouts
 
-    with checkouts.lock(LOCK, lambda: tell("Waiting for another set-up to end")):
+    with checkouts.lock(LOCK, lambda: tell("Waiting for another set-up to end")) as held:
         if is_installed(requirements):
             return venv_python()
         make_venv(tell)
@@ -344,7 +350,7 @@ def prepare(name: str, tell: Say = say) -> Path:
                 name, "uv" if "uv" in Path(command[0]).stem else "pip", log.relative_to(REPO)
             )
         )
-        status = _follow(command, log, tell)
+        status = _follow(command, log, tell, held)
         if status:
             fail(_install_error(name, log))
         mark_installed(requirements)
