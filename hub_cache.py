@@ -8,7 +8,6 @@ Layout, as every tool of Hugging Face reads and writes it::
     <HF_HUB_CACHE>/models--<org>--<name>/blobs/<etag>                the bytes
                                         /snapshots/<commit>/<path>   a link to them
                                         /refs/<branch>               a commit
-                                        /.. no .locks here: <HF_HUB_CACHE>/.locks/
 
 The mirror exists for Spaces: what ``preload_from_hub`` fetched while the Space was built belongs to
 another user, and the running app may not add files beside it. :func:`mirror` lays a second tree over

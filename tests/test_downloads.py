@@ -13,7 +13,7 @@ from pathlib import Path
 import other_user
 import pytest
 from fake_hub import FakeHub
-from weights_lab import BIG, MB, SMALL, Run, Studio, kill_at, sha256
+from weights_lab import BIG, MB, NEEDS_XET, SMALL, Run, Studio, kill_at, sha256
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def test_the_library_itself_starts_over_after_a_kill(studio, hub):
     assert stored.sent - before >= len(BIG)
 
 
-@pytest.mark.parametrize("xet", [False, True], ids=["http", "xet"])
+@pytest.mark.parametrize(
+    "xet", [pytest.param(False, id="http"), pytest.param(True, id="xet", marks=NEEDS_XET)]
+)
 def test_a_killed_download_resumes(studio, hub, xet):
-    if xet:
-        pytest.importorskip("hf_xet")
     stored = hub.add("org/repo", "big.safetensors", BIG, rate=8 * MB, xet=xet)
     place = studio.wants("org/repo", "big.safetensors")
     # One block at a time: hf_xet fetches all of a file this small at once otherwise.
@@ -135,8 +135,8 @@ def test_cancel_stops_at_once_and_the_next_run_goes_on(studio, hub):
     assert sha256(place) == stored.sha256
 
 
+@NEEDS_XET
 def test_cancel_wakes_a_xet_stream_that_waits(studio, hub):
-    pytest.importorskip("hf_xet")
     hub.add("org/repo", "big.bin", BIG, rate=50_000, xet=True)
     studio.wants("org/repo", "big.bin")
     run = studio.ensure({"HF_HUB_DISABLE_XET": ""}, cancel_after=1.5)
@@ -194,8 +194,8 @@ def test_two_processes_fetch_a_file_once(studio, hub):
     assert sha256(place) == stored.sha256
 
 
+@NEEDS_XET
 def test_xet_that_fails_is_replaced_by_http(studio, hub):
-    pytest.importorskip("hf_xet")
     stored = hub.add("org/repo", "big.bin", BIG, xet=True, xet_status=(500, -1))
     place = studio.wants("org/repo", "big.bin")
     quick = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import other_user
 import pytest
 from fake_hub import COMMIT, FakeHub
-from weights_lab import SMALL, sha256
+from weights_lab import NEEDS_XET, SMALL, sha256
 
 import hub_cache
 
@@ -176,9 +176,9 @@ def test_mirror_across_file_systems_links_instead(hub, tmp_path):
         assert hub.sent() - before == len(SMALL) - 1
 
 
+@NEEDS_XET
 def test_mirror_of_the_librarys_shared_blobs_works(hub, open_folder):
     """huggingface_hub 2 keeps what came by xet in a store that repositories share."""
-    pytest.importorskip("hf_xet")
     source, home = open_folder / "built", owned_by_other(open_folder / "user")
     hub.add("org/xet", "x.bin", SMALL[3:], xet=True)
     fetch(hub, source, ("org/xet", "x.bin"), xet="")
