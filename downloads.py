@@ -8,10 +8,11 @@ temporary file with a random name, so no later one can find it.
 
 So here a file grows in ``blobs/<etag>.studio.incomplete``, a name that every attempt computes alike.
 The next attempt reads that part once for its hash and asks for the rest: over xet where the server
-offers it and ``hf_xet`` is installed (its streams start at any byte), else by an HTTP range. What a
-killed process loses is what xet held in memory ahead of its place in the file (2.5 GB at most for one
-file, by its own defaults), and nothing over HTTP. Only bytes whose SHA-256 is the one the Hub promised are renamed to ``blobs/<etag>`` and linked from the
-snapshot, where every other tool finds them. Names, requests, tokens and errors are the library's own.
+offers it and ``hf_xet`` is installed (its streams start at any byte), else by an HTTP range. A killed
+process loses nothing over HTTP; over xet what it held in memory ahead of its place in the file (2.5
+GB at most for one file, by xet's own defaults). Only bytes whose SHA-256 is the one the Hub promised
+are renamed to ``blobs/<etag>`` and linked from the snapshot, where every other tool finds them.
+Names, requests, tokens and errors are the library's own.
 """
 
 from __future__ import annotations
