@@ -105,13 +105,14 @@ def find_python() -> list[str] | None:
     return next((command for command in candidates() if runs(command)), None)
 
 
-def need_python(arguments: list[str]) -> None:
+def need_python(arguments: list[str], version: tuple[int, int] = sys.version_info[:2]) -> None:
     """Go on if this Python is 3.10 to 3.12; else start the same script with one that is.
 
     Args:
         arguments: the script and what it was given.
+        version: of the Python that runs this.
     """
-    if OLDEST <= sys.version_info[:2] <= NEWEST:
+    if OLDEST <= version <= NEWEST:
         return
     found = find_python()
     uv = find_uv() if found is None and not VENV.exists() else None
@@ -121,7 +122,7 @@ def need_python(arguments: list[str]) -> None:
         found = find_python()
     if found is None:
         fail(
-            f"This needs Python 3.10, 3.11 or 3.12. This one is {platform.python_version()} and no "
+            f"This needs Python 3.10, 3.11 or 3.12. This one is {version[0]}.{version[1]} and no "
             "other was found on PATH. Install Python 3.12 (python.org, or the system's packages), "
             "and start this again."
         )
