@@ -77,20 +77,20 @@ def _common(r: Any, mode: Mode) -> list[Patch]:
         ("Stage 1 uses second order", "switch", preset.second_order),
         ("Stage 2 uses second order", "switch", preset.second_order),
         ("Video", "fps", float(r.fps)),
-        _lora("Stage 1 LoRAs", "distilled", presets.DISTILLED_LORA, preset.distilled_1),
-        _lora("Stage 2 LoRAs", "distilled", presets.DISTILLED_LORA, preset.distilled_2),
+        _lora("Stage 1 LoRAs", 1, presets.DISTILLED_LORA, preset.distilled_1),
+        _lora("Stage 2 LoRAs", 1, presets.DISTILLED_LORA, preset.distilled_2),
         _lora(
             "LoRAs",
-            "camera",
+            1,
             presets.CAMERA_LORAS.get(r.camera, ""),
             r.camera_strength,
             r.camera != "none",
         ),
-        _lora("LoRAs", "detailer", presets.DETAILER_LORA, r.detailer_strength, r.detailer),
-        _lora("LoRAs", "pose", presets.POSE_LORA, r.pose_strength, r.pose),
+        _lora("LoRAs", 2, presets.DETAILER_LORA, r.detailer_strength, r.detailer),
+        _lora("LoRAs", 3, presets.POSE_LORA, r.pose_strength, r.pose),
         _lora(
             "Stage 1 LoRAs",
-            "ic",
+            2,
             presets.IC_LORAS.get(r.ic_lora, ""),
             r.ic_strength,
             r.ic_lora != "none",
@@ -101,10 +101,13 @@ def _common(r: Any, mode: Mode) -> list[Patch]:
     return patches
 
 
-def _lora(title: str, key: str, file: str, strength: float, on: bool = True) -> Patch:
-    """A row of a Power Lora Loader; a row that is off or at strength 0 loads nothing."""
+def _lora(title: str, row: int, file: str, strength: float, on: bool = True) -> Patch:
+    """A row of a Power Lora Loader, counted as ComfyUI's editor does: from 1, from the top.
+
+    A row that is off or at strength 0 loads nothing.
+    """
     on = bool(on and strength and file)
-    return title, f"lora_{key}", {"on": on, "lora": file or "None", "strength": float(strength)}
+    return title, f"lora_{row}", {"on": on, "lora": file or "None", "strength": float(strength)}
 
 
 def _generated_sound(r: Any) -> list[Patch]:

@@ -101,11 +101,11 @@ def test_needed_ignores_a_lora_at_strength_zero():
     graph = _forms.graph("t2v", "fast", detailer=True, detailer_strength=0.0)
     assert presets.DETAILER_LORA not in {file.name for file in models.needed(graph)}
     node = graph[workflow.find(graph, "LoRAs")]
-    node["inputs"]["lora_detailer"] = {"on": True, "lora": presets.DETAILER_LORA, "strength": 0.0}
+    node["inputs"]["lora_2"] = {"on": True, "lora": presets.DETAILER_LORA, "strength": 0.0}
     assert presets.DETAILER_LORA not in {file.name for file in models.needed(graph)}
-    node["inputs"]["lora_detailer"]["strength"] = 0.5
+    node["inputs"]["lora_2"]["strength"] = 0.5
     assert presets.DETAILER_LORA in {file.name for file in models.needed(graph)}
-    node["inputs"]["lora_detailer"]["on"] = False
+    node["inputs"]["lora_2"]["on"] = False
     assert presets.DETAILER_LORA not in {file.name for file in models.needed(graph)}
 
 

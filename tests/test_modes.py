@@ -134,7 +134,7 @@ def test_fast_is_distilled_without_guidance():
     nodes = nodes_by_title("t2v", "fast")
     assert nodes["Stage 1 guidance"]["inputs"]["cfg"] == 1.0
     assert len(nodes["Stage 1 distilled sigmas"]["inputs"]["sigmas"].split(",")) == 9
-    assert nodes["Stage 1 LoRAs"]["inputs"]["lora_distilled"]["on"] is True
+    assert nodes["Stage 1 LoRAs"]["inputs"]["lora_1"]["on"] is True
     assert "Stage 1 scheduler" not in nodes
 
 
@@ -142,8 +142,8 @@ def test_balanced_is_scheduled_guided_and_undistilled_in_stage_1():
     nodes = nodes_by_title("t2v", "balanced")
     assert nodes["Stage 1 scheduler"]["inputs"]["steps"] == 20
     assert nodes["Stage 1 guidance"]["inputs"]["cfg"] == 3.0
-    assert nodes["Stage 1 LoRAs"]["inputs"]["lora_distilled"]["on"] is False
-    assert nodes["Stage 2 LoRAs"]["inputs"]["lora_distilled"]["on"] is True
+    assert nodes["Stage 1 LoRAs"]["inputs"]["lora_1"]["on"] is False
+    assert nodes["Stage 2 LoRAs"]["inputs"]["lora_1"]["on"] is True
     assert "Stage 1 distilled sigmas" not in nodes
 
 
@@ -151,7 +151,7 @@ def test_quality_is_second_order():
     nodes = nodes_by_title("t2v", "quality")
     assert nodes["Stage 1 second-order sampler"]["inputs"]["solver_type"] == "phi_2"
     assert nodes["Stage 1 scheduler"]["inputs"]["steps"] == 15
-    assert nodes["Stage 1 LoRAs"]["inputs"]["lora_distilled"]["strength"] == 0.25
+    assert nodes["Stage 1 LoRAs"]["inputs"]["lora_1"]["strength"] == 0.25
     assert "Stage 1 sampler" not in nodes
 
 
@@ -206,7 +206,7 @@ def test_guides_are_cropped_before_the_upscaler(mode):
 def test_a_lora_that_is_off_or_at_zero_loads_nothing():
     for values in ({}, {"camera": "static", "camera_strength": 0.0}):
         graph = build("t2v", **values)
-        row = graph[workflow.find(graph, "LoRAs")]["inputs"]["lora_camera"]
+        row = graph[workflow.find(graph, "LoRAs")]["inputs"]["lora_1"]
         assert row["on"] is False
 
 

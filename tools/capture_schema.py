@@ -58,19 +58,11 @@ from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+import bootstrap  # noqa: E402
+
 TARGET = REPO / "assets" / "node_schema.json"
-PACKS = (
-    "ComfyMath",
-    "ComfyUI-Custom-Scripts",
-    "ComfyUI-GGUF",
-    "ComfyUI-KJNodes",
-    "ComfyUI-LTXVideo",
-    "ComfyUI-MediaMixer",
-    "ComfyUI-VideoHelperSuite",
-    "ComfyUI-mxToolkit",
-    "comfyui_controlnet_aux",
-    "rgthree-comfy",
-)
 MARKER = "captured-file"
 SUFFIXES = (
     ".safetensors",
@@ -274,7 +266,7 @@ def capture(comfy: Path, base: Path) -> tuple[str, dict[str, dict]]:
     args.base_directory = str(base)
     args.front_end_root = str(base / "front")
     args.disable_all_custom_nodes = True
-    args.whitelist_custom_nodes = list(PACKS)
+    args.whitelist_custom_nodes = list(bootstrap.packs_allowed())
 
     import folder_paths
 
@@ -317,7 +309,9 @@ def dump(version: str, nodes: dict[str, dict]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--comfy", type=Path, default=REPO / "comfyui", help="ComfyUI's folder")
+    parser.add_argument(
+        "--comfy", type=Path, default=bootstrap.comfy_dir(), help="ComfyUI's folder"
+    )
     parser.add_argument("--out", type=Path, default=TARGET)
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 if different")
     options = parser.parse_args()
