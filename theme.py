@@ -1,7 +1,7 @@
 """The look, *Topaz Cinema Slate*: colours and type for Gradio's theme, and where the assets are.
 
 What the theme's variables cannot say is in ``assets/style.css``; what needs a script is in
-``assets/head.html``. Fonts come from ``assets/fonts``, served by this program: no page of the studio
+``assets/head.js``. Fonts come from ``assets/fonts``, served by this program: no page of the studio
 asks another machine for anything.
 """
 
@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 SEEDS = ASSETS / "seed_inputs"
-CSS, HEAD, ICON = ASSETS / "style.css", ASSETS / "head.html", ASSETS / "icon.svg"
+CSS, SCRIPT, ICON = ASSETS / "style.css", ASSETS / "head.js", ASSETS / "icon.svg"
 ROUTE = "/studio-assets"  # style.css names its fonts relative to the page, under this path
 
 SLATE, PANEL, RAISED = "#12161B", "#1A1F26", "#212730"
@@ -129,8 +129,8 @@ def theme() -> gr.themes.Base:
         primary_hue=gr.themes.colors.amber,
         neutral_hue=gr.themes.colors.slate,
         text_size=gr.themes.sizes.text_md,
-        font=[gr.themes.Font("Plex Sans"), "system-ui", "sans-serif"],
-        font_mono=[gr.themes.Font("Plex Mono"), "ui-monospace", "monospace"],
+        font=[gr.themes.Font("IBM Plex Sans"), "system-ui", "sans-serif"],
+        font_mono=[gr.themes.Font("IBM Plex Mono"), "ui-monospace", "monospace"],
     )
     known = set(vars(made))
     both = {}
