@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import BadInput
-from mediafile import open_av, open_image
+from mediafile import open_av, open_image, pictures, sounds
 from request import Request
 
 if TYPE_CHECKING:
@@ -60,43 +60,71 @@ def read_sound(
         (float32 array [channels, samples], sample rate in Hz)
     """
     import av
-    import numpy as np
 
     with open_av(path, "audio", name) as container:
-        stream = container.streams.audio[0]
+        stream = sounds(container)[0]
         rate = stream.rate if stream.rate in AAC_RATES else 48000
         layout = "mono" if stream.channels == 1 else "stereo"
         origin = None
-        if from_video and container.streams.video:
-            first = container.streams.video[0]
+        if from_video and pictures(container):
+            first = pictures(container)[0]
             origin = float((first.start_time or 0) * first.time_base)
-        resampler = av.AudioResampler("fltp", layout, rate)
-        need, have = round((start + seconds) * rate), 0
-        chunks: list[np.ndarray] = []
-
-        def keep(frames) -> None:
-            nonlocal have
-            for out in frames:
-                chunks.append(out.to_ndarray())
-                have += out.samples
-
+        wanted = _Wanted(1 if layout == "mono" else 2, round(start * rate), round(seconds * rate))
+        resampler, heard, begun = None, None, False
         for frame in container.decode(stream):
-            if not chunks and origin is not None and frame.time is not None:
-                shift = round((frame.time - origin) * rate)
-                if shift > 0:
-                    chunks.append(np.zeros((1 if layout == "mono" else 2, shift), np.float32))
-                    have += shift
-                else:
-                    start, need = start - shift / rate, need - shift
-            keep(resampler.resample(frame))
-            if have >= need:
+            if not begun and origin is not None and frame.time is not None:
+                wanted.shift(round((frame.time - origin) * rate))
+            begun = True
+            if (frame.format.name, frame.sample_rate, frame.layout.name) != heard:  # joined files
+                heard = (frame.format.name, frame.sample_rate, frame.layout.name)
+                wanted.take(resampler.resample(None) if resampler else ())
+                resampler = av.AudioResampler("fltp", layout, rate)
+            wanted.take(resampler.resample(frame))
+            if wanted.full:
                 break
         else:
-            keep(resampler.resample(None))
-    if not chunks:
+            wanted.take(resampler.resample(None) if resampler else ())
+    if not begun:
         raise BadInput(f"{name}: {path.name[:80]!r} holds no sound", name, "Choose another file.")
-    begin = round(start * rate)
-    return np.concatenate(chunks, axis=1)[:, begin:need], rate
+    return wanted.samples(), rate
+
+
+class _Wanted:
+    """The samples between two moments, out of a stream of frames; the rest is not kept."""
+
+    def __init__(self, channels: int, begin: int, count: int):
+        self.channels, self.begin, self.end, self.position = channels, begin, begin + count, 0
+        self.chunks: list[np.ndarray] = []
+
+    def shift(self, samples: int) -> None:
+        """The sound begins so many samples after (or, negative, before) the moment time is 0."""
+        import numpy as np
+
+        if samples > 0:
+            silence = max(0, min(samples, self.end) - self.begin)
+            self.chunks.append(np.zeros((self.channels, silence), np.float32))
+        self.position = samples
+
+    def take(self, frames) -> None:
+        """The part of each frame that lies between the two moments."""
+        for frame in frames:
+            low, high = self.begin - self.position, self.end - self.position
+            self.position += frame.samples
+            if high > 0 and low < frame.samples:
+                self.chunks.append(frame.to_ndarray()[:, max(0, low) : high].copy())
+
+    @property
+    def full(self) -> bool:
+        """Whether the last moment was reached."""
+        return self.position >= self.end
+
+    def samples(self) -> np.ndarray:
+        """All of it [channels, samples]; what is no number is silence, what is too loud is 1."""
+        import numpy as np
+
+        empty = np.zeros((self.channels, 0), np.float32)
+        found = np.concatenate([empty, *self.chunks], axis=1)
+        return np.clip(np.nan_to_num(found, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
 
 
 def write_sound(source: Path, target: Path, request: Request, from_video: bool) -> None:
@@ -146,7 +174,7 @@ def retimed(container: Any, width: int, height: int, fps: int) -> Iterator[Any]:
     """
     import av
 
-    stream = container.streams.video[0]
+    stream = pictures(container)[0]
     stream.thread_type = "AUTO"
     graph = None
     for frame in container.decode(stream):

@@ -6,6 +6,10 @@ never part of it. Anything else that escapes is a defect of ours and is shown as
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
+
 CATEGORIES = (
     "bad_input",  # the request or a file in it; nothing was started
     "setup",  # ComfyUI, a pack, Python packages
@@ -84,6 +88,44 @@ class WeightsError(StudioError):
     """A model file cannot be had or cannot be used."""
 
     category = "weights"
+
+
+# Names of environment variables whose values are nobody else's business.
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.I)
+_SECRETS = (
+    (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), "hf_***"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 ***"),
+    (re.compile(r"(://)[^/\s:@]+:[^/\s@]+@"), r"\1***@"),
+    (
+        re.compile(
+            r"(?i)([?&](?:[\w-]*(?:token|signature|key|credential|secret)[\w-]*)=)[^&\s\"']+"
+        ),
+        r"\1***",
+    ),
+)
+_HOMES = re.compile(r"(?<![\w.~-])(?:/home/[^/\s\"']+|/Users/[^/\s\"']+|/root)(?=[/\s\"':,;)]|$)")
+_WINDOWS_HOMES = re.compile(r"(?i)\b[a-z]:\\+users\\+[^\\\s\"']+")
+_STUDIO = str(Path(__file__).resolve().parent)
+
+
+def scrub(text: str) -> str:
+    """The text without what nobody else should read: secrets, and where people's folders lie.
+
+    The studio's own folder becomes ``studio``, a home folder ``~``; tokens, passwords in addresses
+    and the values of environment variables named like secrets become ``***``.
+    """
+    if not text:
+        return text
+    for name, value in os.environ.items():
+        if len(value) >= 8 and SECRET_NAME.search(name) and not value.startswith(("/", "~")):
+            text = text.replace(value, "***")
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    text = text.replace(_STUDIO + os.sep, "studio" + os.sep).replace(_STUDIO, "studio")
+    home = str(Path.home())
+    if len(home) > 1:
+        text = re.sub(r"(?<![\w.~-])" + re.escape(home) + r"(?![\w.-])", "~", text)
+    return _WINDOWS_HOMES.sub("~", _HOMES.sub("~", text))
 
 
 def _rebuild(kind, what, where, advice, category, detail):

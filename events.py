@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from errors import StudioError
+from errors import StudioError, scrub
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,14 @@ class Failed:
     @classmethod
     def of(cls, error: StudioError) -> Failed:
         """The event that stands for an expected failure; the detail is cut to 2,500 characters."""
-        return cls(error.category, error.what, error.where, error.advice, error.detail[-2500:])
+        return cls(
+            error.category, error.what, error.where, error.advice, error.detail[-2500:]
+        ).scrubbed()
+
+    def scrubbed(self) -> Failed:
+        """The same without secrets and home folders; see :func:`errors.scrub`."""
+        texts = (scrub(t) for t in (self.what, self.where, self.advice, self.detail))
+        return Failed(self.category, *texts)
 
     def error(self) -> StudioError:
         """The exception that stands for this event."""

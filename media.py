@@ -8,6 +8,7 @@ identical inputs.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,10 @@ def plan(request: Request) -> Staged:
                 )
         if kind == "video" and info.seconds and info.seconds < request.duration - 0.05:
             notes.append(f"The source ends after {info.seconds:.2f} s; its last frame is held.")
+        if info.hdr:
+            notes.append(
+                "The source is HDR; its colours are taken as ordinary ones and look paler."
+            )
         names[name] = _staged_name(request, name, path, kind)
         if kind == "video" and info.has_audio:
             names["audio"] = _staged_name(request, "audio", path, "audio")
@@ -72,9 +77,16 @@ def _staged_name(request: Request, name: str, path: str, kind: str) -> str:
     if STAGED_NAME.fullmatch(Path(path).name) and _fits(request, path, kind):
         return Path(path).name  # a replay that found the copy made for it
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except OSError as error:
+        raise BadInput(
+            f"{name}: {Path(path).name[:80]!r} cannot be read: {error.strerror}",
+            name,
+            "Choose another file.",
+        ) from None
     if kind == "audio":
         made = ("audio-1", request.frames, request.fps, request.audio_start or 0.0)
     elif kind == "image":
@@ -112,6 +124,7 @@ def stage(request: Request, input_dir: Path, staged: Staged | None = None) -> St
         input_dir.mkdir(parents=True, exist_ok=True)
         for name, target in staged.names.items():
             if (input_dir / target).exists():
+                os.utime(input_dir / target)  # in use: the oldest are the first to be cleared away
                 continue
             with whole(input_dir / target) as part:
                 source = Path(sources[name])
@@ -128,5 +141,6 @@ def stage(request: Request, input_dir: Path, staged: Staged | None = None) -> St
             f"The input folder cannot be written: {error.strerror or error}",
             str(input_dir.name),
             "Make room on the disk or correct the folder's rights.",
+            category="setup",
         ) from None
     return staged

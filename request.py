@@ -20,6 +20,7 @@ from fields import FRAMES_MAX, FRAMES_TRAINED, PIXELS_MAX, PROMPT_MAX, SIZE_MAX,
 from modes import MODES, Mode
 
 FORMAT = 1  # of the JSON; raised when a field changes its meaning
+SAVED = "Choose a video or a JSON file that this studio wrote."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,24 +179,27 @@ class Request:
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"This is not a saved request: {error}", "request") from None
+            raise BadInput(f"This is not a saved request: {error}", "request", SAVED) from None
         return cls.from_dict(data)
 
     @classmethod
     def from_dict(cls, data: Any) -> Request:
         """As :meth:`from_json`, from already parsed JSON."""
         if not isinstance(data, dict) or not isinstance(data.get("mode"), str):
-            raise BadInput("This is not a saved request: it names no mode", "request")
+            raise BadInput("This is not a saved request: it names no mode", "request", SAVED)
         data = dict(data)
         version = data.pop("format", FORMAT)
         if version != FORMAT:
             raise BadInput(
                 f"The saved request has format {str(version)[:20]}, this studio reads {FORMAT}",
                 "request",
+                SAVED,
             )
         unknown = sorted(set(data) - {"mode", *VALUE_NAMES})
         if unknown:
-            raise BadInput(f"The saved request has an unknown field {unknown[0][:40]!r}", "request")
+            raise BadInput(
+                f"The saved request has an unknown field {unknown[0][:40]!r}", "request", SAVED
+            )
         return cls(**data)
 
 
@@ -222,7 +226,7 @@ def clean_text(text: str) -> str:
 
 def check_value(spec: Field, value: Any) -> Any:
     """``value`` as the field's own type, or :class:`BadInput` naming field, value and limit."""
-    shown = str(value)[:60]
+    shown = _shown(value)
     if spec.kind == "choice":
         if value not in spec.choices:
             raise BadInput(
@@ -233,12 +237,14 @@ def check_value(spec: Field, value: Any) -> Any:
         return value
     if spec.kind == "toggle":
         if not isinstance(value, bool):
-            raise BadInput(f"{spec.name} is on or off, not {shown!r}", spec.name)
+            raise BadInput(
+                f"{spec.name} is on or off, not {shown!r}", spec.name, "Choose true or false."
+            )
         return value
     if spec.kind in ("integer", "number"):
         return _number(spec, value, shown)
     if not isinstance(value, str):
-        raise BadInput(f"{spec.name} must be text, not {shown!r}", spec.name)
+        raise BadInput(f"{spec.name} must be text, not {shown!r}", spec.name, "Give it as text.")
     if spec.kind == "text" and len(value) > PROMPT_MAX:
         raise BadInput(
             f"{spec.name} has {len(value):,} characters",
@@ -246,26 +252,36 @@ def check_value(spec: Field, value: Any) -> Any:
             f"Shorten it to {PROMPT_MAX:,} at most.",
         )
     if spec.is_media and "\0" in value:
-        raise BadInput(f"{spec.name} is not a file name", spec.name)
+        raise BadInput(f"{spec.name} is not a file name", spec.name, "Choose a file.")
     return value
 
 
+def _shown(value: Any) -> str:
+    """A value in an error; Python refuses to print integers of more than 4,300 digits."""
+    try:
+        return str(value)[:60]
+    except ValueError:
+        return "a number of thousands of digits"
+
+
 def _number(spec: Field, value: Any, shown: str) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise BadInput(f"{spec.name} must be a number, not {shown!r}", spec.name)
+    finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    unit = f" {spec.unit}" if spec.unit else ""
+    advice = f"Choose between {spec.minimum:.10g} and {spec.maximum:.10g}{unit}."
+    if isinstance(value, bool) or not finite:
+        raise BadInput(f"{spec.name} must be a number, not {shown!r}", spec.name, advice)
     if spec.kind == "integer":
         if value != int(value):
-            raise BadInput(f"{spec.name} must be a whole number, not {shown}", spec.name)
+            raise BadInput(f"{spec.name} must be a whole number, not {shown}", spec.name, advice)
         value = int(value)
-    else:
+    elif abs(value) <= abs(spec.maximum):
         value = float(value)
-    unit = f" {spec.unit}" if spec.unit else ""
     if not spec.minimum <= value <= spec.maximum:
         side, limit = ("below", spec.minimum) if value < spec.minimum else ("above", spec.maximum)
         raise BadInput(
             f"{spec.name} {shown} is {side} {limit:.10g}{unit}",
             spec.name,
-            f"Choose between {spec.minimum:.10g} and {spec.maximum:.10g}{unit}.",
+            advice,
         )
     return value
 

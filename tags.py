@@ -20,10 +20,14 @@ def finish(source: Path, target: Path, tags: dict[str, str]) -> None:
     """Copy a video's streams into ``target`` with ``+faststart`` and one container tag per entry.
 
     Nothing is encoded again. ComfyUI reads a graph back from separate ``prompt`` and ``workflow``
-    tags, so they are never combined.
+    tags, so they are never combined. The folder is made if it is not there.
+
+    Raises:
+        OSError: it cannot be written; what was written of it is gone.
     """
     import av
 
+    target.parent.mkdir(parents=True, exist_ok=True)
     with whole(target) as part:
         options = {"movflags": "+faststart+use_metadata_tags"}
         with (
@@ -77,23 +81,30 @@ def read_request(path: str | os.PathLike) -> Request:
 def with_found_files(request: Request, source: str | os.PathLike) -> Request:
     """A replayed request whose files were found again.
 
-    A saved request names files without their folders. Each is looked for as it stands, then beside
-    ``source``, then among ComfyUI's inputs under the name the mp4 says it was staged as; the rest is
+    A saved request names files without their folders; one inside a video that names a folder was
+    not written here. Each file is looked for as it stands, then beside ``source``, then among ComfyUI's inputs under the name the mp4 says it was staged as; the rest is
     left for the person to give.
     """
     source = Path(source)
     staged = _staged_inputs(source)
+    video = source.suffix.lower() == ".mp4"
     changes: dict[str, object] = {}
     for name, path in request.media.items():
+        # A video may come from anyone, so a path in it is only a name.
+        own = Path(path).name if video else path
         beside, copy = source.parent / Path(path).name, staged.get(name)
-        if Path(path).is_file():
-            continue
-        if beside.is_file():
+        if beside.is_file() and video:
+            changes[name] = str(beside)
+        elif Path(own).is_file():
+            changes[name] = own
+        elif beside.is_file():
             changes[name] = str(beside)
         elif copy is not None:
             changes[name] = str(copy)
             if MODES[request.mode].field(name).kind == "audio":
                 changes["audio_start"] = 0.0  # the copy already begins there
+        else:
+            changes[name] = own
     return request.replace(**changes) if changes else request
 
 

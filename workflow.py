@@ -84,6 +84,21 @@ def find(graph: Graph, wanted: str) -> str:
     return ids[0]
 
 
+@lru_cache(maxsize=4)
+def known_classes(folder: Path = FOLDER) -> frozenset[str]:
+    """The node types that the modes' graphs consist of; no other may run.
+
+    The editor's own file (``master.json``) is no graph in API format and is left out.
+    """
+    graphs = (json.loads(_template(path)) for path in sorted(folder.glob("*.json")))
+    return frozenset(
+        node["class_type"]
+        for graph in graphs
+        for node in graph.values()
+        if isinstance(node, dict) and "class_type" in node
+    )
+
+
 def is_link(value: Any) -> bool:
     """Whether an input's value is a link to another node's output."""
     return (
