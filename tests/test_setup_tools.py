@@ -155,14 +155,16 @@ def test_is_installed_not_without_an_interpreter_or_with_a_broken_note(project):
     assert not _setup.is_installed(base)
 
 
-@pytest.mark.parametrize("harm", ["none", "missing", "cut", "no record"])
+@pytest.mark.parametrize("harm", ["none", "missing", "cut", "no record", "half a record"])
 def test_damaged_finds_packages_that_are_not_whole(project, harm):
     packages = project / ".venv" / "lib" / "python3.11" / "site-packages"
     info = packages / "tiny-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Name: tiny\nVersion: 1.0\n", encoding="utf-8")
     (packages / "tiny.py").write_text("x = 1\n", encoding="utf-8")
-    lines = ["tiny.py,sha256=x,6", "__pycache__/tiny.cpython-311.pyc,sha256=x,9"]
+    (packages / "other.py").touch()
+    pyc = "__pycache__/tiny.cpython-311.pyc,sha256=x,9"
+    lines = ["tiny.py,sha256=x,6", "other.py,,", pyc, "tiny-1.0.dist-info/RECORD,,"]
     (info / "RECORD").write_text("\n".join(lines), encoding="utf-8")
     if harm == "missing":
         (packages / "tiny.py").unlink()
@@ -170,6 +172,8 @@ def test_damaged_finds_packages_that_are_not_whole(project, harm):
         (packages / "tiny.py").write_text("x", encoding="utf-8")
     elif harm == "no record":
         (info / "RECORD").unlink()
+    elif harm == "half a record":
+        (info / "RECORD").write_text(lines[0] + "\nother.p", encoding="utf-8")
     assert _setup.damaged() == (set() if harm == "none" else {info})
 
 

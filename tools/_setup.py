@@ -8,6 +8,7 @@ hashes and does nothing; an install that was interrupted is completed by the nex
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -188,26 +189,26 @@ def damaged() -> set[Path]:
 
     An installer takes such a package for installed; without this folder it installs it anew.
     """
-    from importlib.metadata import distributions
-
     places = [*VENV.glob("lib/python*/site-packages"), *VENV.glob("Lib/site-packages")]
-    found = set()
-    for distribution in distributions(path=[str(place) for place in places]):
-        folder = Path(str(getattr(distribution, "_path", "")))
-        if folder.suffix == ".dist-info" and not _whole(distribution.files):
-            found.add(folder)
-    return found
+    folders = (folder for place in places for folder in place.glob("*.dist-info"))
+    return {folder for folder in folders if not _whole(folder)}
 
 
-def _whole(files: list | None) -> bool:
-    """Whether every file a package's RECORD lists is there, in its size; Python makes ``.pyc`` anew."""
-    for file in files or ():
-        at = Path(str(file.locate()))
-        if file.suffix == ".pyc":
-            continue
-        if not at.exists() or (file.size is not None and at.stat().st_size != file.size):
-            return False
-    return bool(files)
+def _whole(info: Path) -> bool:
+    """Whether every file in a package's RECORD is there, in its size; Python makes ``.pyc`` anew.
+
+    importlib.metadata does not tell: from Python 3.12 on it leaves missing files out.
+    """
+    try:
+        for name, _, size in csv.reader((info / "RECORD").read_text("utf-8").splitlines()):
+            file = info.parent / name
+            if name.endswith(".pyc"):
+                continue
+            if not file.exists() or (size and file.stat().st_size != int(size)):
+                return False
+    except (OSError, ValueError):  # no RECORD, or half of one
+        return False
+    return True
 
 
 # ------------------------------------------------------------------ installing
