@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from convert import VAE_BLOCK, VAE_RATE, fit_image, write_sound, write_video
@@ -76,17 +77,16 @@ def plan(request: Request) -> Staged:
 def _staged_name(request: Request, name: str, path: str, kind: str) -> str:
     if STAGED_NAME.fullmatch(Path(path).name) and _fits(request, path, kind):
         return Path(path).name  # a replay that found the copy made for it
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
+        state = os.stat(path)
+        content = _content(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     except OSError as error:
         raise BadInput(
             f"{name}: {Path(path).name[:80]!r} cannot be read: {error.strerror}",
             name,
             "Choose another file.",
         ) from None
+    digest = hashlib.sha256(content)
     if kind == "audio":
         made = ("audio-1", request.frames, request.fps, request.audio_start or 0.0)
     elif kind == "image":
@@ -96,6 +96,16 @@ def _staged_name(request: Request, name: str, path: str, kind: str) -> str:
     digest.update(repr(made).encode())
     suffix = {"audio": "wav", "image": "png", "video": "mp4"}[kind]
     return f"studio_{digest.hexdigest()[:32]}.{suffix}"
+
+
+@lru_cache(maxsize=256)  # a pure function of what the file was when it was looked at
+def _content(path: str, size: int, mtime: int, ctime: int) -> bytes:
+    """The sha256 of a file. Large videos are named at every run, and once more for their sound."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.digest()
 
 
 def _fits(request: Request, path: str, kind: str) -> bool:
