@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def probe(path: str | os.PathLike, kind: str, name: str = "") -> MediaInfo:
     path = Path(path)
     shown = path.name[:80]
     try:
-        there, size = path.is_file(), path.stat().st_size
+        state = path.stat()
+        there, size = path.is_file(), state.st_size
     except (OSError, ValueError):  # a name no file system takes, a folder that may not be entered
         there, size = False, 0
     if not there:
@@ -143,6 +145,11 @@ def probe(path: str | os.PathLike, kind: str, name: str = "") -> MediaInfo:
             name,
             "Cut or compress it first.",
         )
+    return _look(path, kind, name, size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@lru_cache(maxsize=256)  # a pure function of what the file was when it was looked at
+def _look(path: Path, kind: str, name: str, size: int, mtime: int, ctime: int) -> MediaInfo:
     return _probe_image(path, name) if kind == "image" else _probe_av(path, kind, name)
 
 
