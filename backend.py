@@ -8,6 +8,7 @@ that on ZeroGPU exactly this function runs in a worker and everything around it 
 from __future__ import annotations
 
 import contextvars
+import ctypes
 import json
 import logging
 import queue
@@ -27,6 +28,10 @@ from events import Event, Failed, Finished, Preview, Stage, Step, Tick
 
 TICK = 0.2  # seconds between signs of life; ZeroGPU closes a stream only at a yield
 PREVIEW_GAP = 0.3  # seconds between preview pictures
+# A node that does not look for an interrupt has one raised in its thread after HANG seconds; that
+# ends Python code, and native code as soon as it returns. After GIVE_UP more seconds the thread is
+# left behind with its executor, and the next run gets a new one.
+HANG, GIVE_UP = 20.0, 60.0
 
 log = logging.getLogger("studio")
 
@@ -87,7 +92,10 @@ class _Watch:
         self.previewed = now
         self.pictures += 1
         path = Path(self.job.work_dir) / f"preview-{self.pictures:04d}.jpg"
-        path.write_bytes(data[start:])
+        try:
+            path.write_bytes(data[start:])
+        except OSError:  # a full disk costs the pictures on the way, not the video
+            return
         self.put("preview", str(path))
 
 
@@ -123,12 +131,12 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
     begun = time.monotonic()
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="executor")
     thread.start()
-    stopping = False
+    stop = _Stop(host, thread)
     try:
         while True:
-            if (cancel is not None and cancel.is_set()) or stopping:
-                stopping = True
-                host.interrupt()  # again and again: execute() clears a flag set before it began
+            asked = (cancel is not None and cancel.is_set()) or stop.begun
+            if asked and stop.push():
+                break
             try:
                 kind, value, when = watch.events.get(timeout=TICK)
             except queue.Empty:
@@ -138,12 +146,46 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
                 break
             yield from _translate(kind, value, when, job, clock)
     finally:
-        while thread.is_alive():
-            host.interrupt()
+        while thread.is_alive() and not stop.push():
             thread.join(0.05)
         host.listener = lambda event, data: None
     stages = clock.finish(time.monotonic())
+    if stop.given_up:
+        yield Failed(
+            "node",
+            "The run was cancelled, but a node does not stop",
+            workflow.title(job.graph, watch.executed[-1]) if watch.executed else "",
+            "The next run gets a fresh start; if memory stays full, start the studio again.",
+        )
+        return
     yield _outcome(host, job, watch, crash, stages, time.monotonic() - begun)
+
+
+class _Stop:
+    """Stopping a run's thread: by ComfyUI's interrupt, by an exception, by leaving it behind."""
+
+    def __init__(self, host: comfyhost.Host, thread: threading.Thread):
+        self.host, self.thread = host, thread
+        self.begun = 0.0
+        self.raised = self.given_up = False
+
+    def push(self) -> bool:
+        """Ask again, harder the longer it takes; True once the thread is left behind."""
+        import comfy.model_management as mm
+
+        now = time.monotonic()
+        self.begun = self.begun or now
+        self.host.interrupt()  # again and again: execute() clears a flag set before it began
+        if not self.raised and now - self.begun > HANG:
+            self.raised = True
+            log.warning("A node does not stop; its thread is interrupted")
+            error = ctypes.py_object(mm.InterruptProcessingException)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), error)
+        if not self.given_up and now - self.begun > HANG + GIVE_UP and self.thread.is_alive():
+            self.given_up = True
+            log.error("A node does not stop; its thread is left behind")
+            self.host.renew()
+        return self.given_up
 
 
 def _translate(
@@ -176,6 +218,8 @@ def _outcome(
             return node_failure(host, job.graph, data)
     if crash:
         host.executor.reset()
+        if type(crash[0]).__name__ == "InterruptProcessingException":
+            return Failed.of(interrupted())
         text = "".join(traceback.format_exception(crash[0]))
         return Failed.of(
             StudioError(f"ComfyUI stopped: {type(crash[0]).__name__}: {crash[0]}", detail=text)
@@ -195,7 +239,7 @@ def node_failure(host: comfyhost.Host, graph: workflow.Graph, data: dict[str, An
     node = workflow.title(graph, data["node_id"]) if data["node_id"] in graph else data["node_type"]
     message = str(data["exception_message"]).strip().split("\n")[0][:400]
     detail = "".join(data.get("traceback") or ())
-    if "OutOfMemory" in data["exception_type"] or "out of memory" in message.lower():
+    if out_of_memory(data["exception_type"], message):
         host.unload()
         empty_cache()
         return Failed(
@@ -206,6 +250,14 @@ def node_failure(host: comfyhost.Host, graph: workflow.Graph, data: dict[str, An
             detail[-2500:],
         )
     empty_cache()
+    if "No space left on device" in message:
+        return Failed(
+            "setup",
+            f"The disk is full: {node!r} could not write",
+            node,
+            "Make room on the disk and try again.",
+            detail[-2500:],
+        )
     kind = data["exception_type"].rsplit(".", 1)[-1]
     return Failed(
         "node",
@@ -213,6 +265,16 @@ def node_failure(host: comfyhost.Host, graph: workflow.Graph, data: dict[str, An
         node,
         "Try again with other settings; the details name the line that failed.",
         detail[-2500:],
+    )
+
+
+def out_of_memory(kind: str, message: str) -> bool:
+    """Whether an exception's type and message say that memory ran out, on any device."""
+    said = message.lower()
+    return (
+        "OutOfMemory" in kind
+        or kind.rsplit(".", 1)[-1] == "MemoryError"
+        or any(words in said for words in ("out of memory", "not enough memory", "can't allocate"))
     )
 
 

@@ -103,6 +103,10 @@ class Host:
 
         mm.interrupt_current_processing()
 
+    def renew(self) -> None:
+        """A new executor with an empty cache, for when a run's thread cannot be stopped."""
+        self.executor = _executor(self.executor.server)
+
     def unload(self) -> None:
         """Forget loaded models and every cached result."""
         import comfy.model_management as mm

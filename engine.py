@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import tempfile
 import threading
 import time
@@ -20,6 +21,8 @@ import backend
 import bootstrap
 import comfyhost
 import estimate
+import housekeeping
+import logs
 import media
 import models
 import tags
@@ -61,6 +64,7 @@ class Engine:
         demo = weights == "demo"
         self.speeds = estimate.Speeds(dict(estimate.SPEED_DEMO if demo else estimate.SPEED_CUDA))
         self.runs = 0
+        self.keeper = housekeeping.Keeper(self.comfy)
 
     # ------------------------------------------------------------------ state
 
@@ -131,13 +135,37 @@ class Engine:
             cancel: set it from any thread to stop.
         """
         cancel = cancel or threading.Event()
+        ident, begun, last = logs.new_id(), time.monotonic(), None
+        events = self._reported(request, Path(out_dir), cancel, ident)
         try:
-            yield from self._run(request, Path(out_dir), cancel)
+            for event in events:
+                last = event.scrubbed() if isinstance(event, Failed) else event
+                yield last
+        finally:
+            events.close()
+            self.keeper.release(ident)
+            logs.ended(ident, request, self.weights, last, time.monotonic() - begun)
+            self.keeper.tidy()
+
+    def _reported(
+        self, request: Request, out_dir: Path, cancel: threading.Event, ident: str
+    ) -> Iterator[Event]:
+        """The run's events; whatever is raised inside becomes the last of them."""
+        try:
+            yield from self._run(request, out_dir, cancel, ident)
         except StudioError as error:
             yield Failed.of(error)
         except GeneratorExit:
             cancel.set()
             raise
+        except OSError as error:
+            yield Failed(
+                "setup",
+                f"A file could not be written: {error.strerror or error}",
+                Path(str(error.filename or "")).name,
+                "Make room on the disk, or correct the folder's rights, and try again.",
+                traceback.format_exc()[-2500:],
+            )
         except Exception as error:
             log.exception("The run failed in a way nobody expected")
             yield Failed(
@@ -148,9 +176,12 @@ class Engine:
                 traceback.format_exc()[-2500:],
             )
 
-    def _run(self, request: Request, out_dir: Path, cancel: threading.Event) -> Iterator[Event]:
+    def _run(
+        self, request: Request, out_dir: Path, cancel: threading.Event, ident: str
+    ) -> Iterator[Event]:
         begun = time.monotonic()
         plan = media.plan(request)
+        self.keeper.hold(ident, plan.names.values())
         graph = graph_for(request, self.weights, plan)
         if self.weights == "demo" and (refusal := models.missing_demo(graph)):
             raise refusal
@@ -164,8 +195,10 @@ class Engine:
             yield from models.ensure(models.needed(graph), self.comfy, cancel=cancel)
         yield from self._wait_for_turn(cancel, begun)
         try:
+            refuse_foreign(graph)
             refuse_broken(graph, host.problems(graph))
-            with tempfile.TemporaryDirectory(prefix="ltx23-run-") as work_dir:
+            prefix = f"{housekeeping.RUN_DIR}{os.getpid()}-"
+            with tempfile.TemporaryDirectory(prefix=prefix) as work_dir:
                 yield from self._execute(request, plan, graph, out_dir, work_dir, cancel, begun)
         finally:
             self._run_lock.release()
@@ -198,7 +231,6 @@ class Engine:
             return
         self.runs += 1
         self.speeds.learn(request, final.stages)
-        out_dir.mkdir(parents=True, exist_ok=True)
         target = out_dir / f"{request.mode}-{request.seed}-{digest(graph)[:12]}.mp4"
         tags.finish(Path(final.path), target, self.tags(request, staged, graph))
         yield Finished(
@@ -213,7 +245,7 @@ class Engine:
         if not request.metadata:
             return {}
         values = request.to_dict()
-        values.update({name: Path(path).name for name, path in request.media.items()})
+        values.update({name: plain_name(path) for name, path in request.media.items()})
         return {
             "prompt": json.dumps(graph, ensure_ascii=False),
             "request": json.dumps(values, ensure_ascii=False),
@@ -288,6 +320,11 @@ def graph_for(
     return named(workflow.build(request.mode, patches))
 
 
+def plain_name(path: str) -> str:
+    """A file's name without its folder, as text that can be written into any container."""
+    return Path(path).name.encode("utf-8", "replace").decode()
+
+
 def choose_weights(requested: str) -> tuple[str, str]:
     """``auto``, ``demo`` or ``full`` -> (``demo``, ``fp8`` or ``bf16``; the reason, a sentence)."""
     return models.choose(requested, None if requested == "demo" else comfyhost.gpu())
@@ -308,6 +345,18 @@ def until_final(events: Iterator[Event]):
         "",
         "Try again; if it stays, choose a smaller size.",
     )
+
+
+def refuse_foreign(graph: workflow.Graph) -> None:
+    """Raise if a graph has a node of a type that none of the six modes' graphs has."""
+    for node_id, node in graph.items():
+        if node["class_type"] not in workflow.known_classes():
+            raise StudioError(
+                f"Nodes of type {node['class_type'][:60]!r} may not run here",
+                workflow.title(graph, node_id)[:60],
+                "Only what the six modes consist of may; use the workflows as they came.",
+                category="node",
+            )
 
 
 def refuse_broken(graph: workflow.Graph, problems: list[tuple[str, str]]) -> None:

@@ -263,6 +263,8 @@ def in_own_environment(argv: list[str]) -> int | None:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    if hasattr(sys.stdout, "reconfigure"):  # a file's name need not be valid text
+        sys.stdout.reconfigure(errors="surrogateescape")
     args = build_parser().parse_args(argv)
     try:
         if args.request and (status := in_own_environment(argv)) is not None:
@@ -274,9 +276,11 @@ def main(argv: list[str] | None = None) -> int:
         if args.dry_run:
             print(dry_run(request, args.weights))
             return 0
+        import logs
         import media
 
         media.plan(request)
+        logs.setup()
         final = generate(request, args.weights, output, Progress())
     except StudioError as error:
         return _fail(Failed.of(error), args.json)
