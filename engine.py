@@ -20,6 +20,7 @@ from pathlib import Path
 import backend
 import bootstrap
 import comfyhost
+import editor
 import estimate
 import housekeeping
 import logs
@@ -240,14 +241,17 @@ class Engine:
     def tags(self, request: Request, staged: media.Staged, graph: workflow.Graph) -> dict[str, str]:
         """What the mp4 carries: nothing, or the graph in ComfyUI's convention and the request.
 
+        Dropped on ComfyUI, a video opens as ``workflow``: laid out, the run's values in its widgets.
         Paths of a person's files never leave this machine: only their names are kept.
         """
         if not request.metadata:
             return {}
+        name = f"{MODES[request.mode].title}, seed {request.seed}"
         values = request.to_dict()
         values.update({name: plain_name(path) for name, path in request.media.items()})
         return {
             "prompt": json.dumps(graph, ensure_ascii=False),
+            "workflow": json.dumps(editor.to_editor(graph, name=name), ensure_ascii=False),
             "request": json.dumps(values, ensure_ascii=False),
             "inputs": json.dumps({name: staged.names[name] for name in request.media}),
         }

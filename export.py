@@ -290,6 +290,10 @@ class Converter:
     ) -> Source | None:
         """What an output of a node stands for."""
         node_id, node_type = str(node["id"]), node["type"]
+        if node_type in PRIMITIVES:
+            return Source(value=(node.get("widgets_values") or [None])[0])
+        if self.mode(frame, node) == MUTED:
+            return None
         if self.mode(frame, node) == BYPASSED:
             passed = _bypass(self._slots(node), node.get("outputs") or [], slot, kind)
             if passed is None or passed.get("link") is None:
@@ -300,8 +304,6 @@ class Converter:
         if node_type in REROUTES:
             [entry] = (node.get("inputs") or [{}])[slot : slot + 1] or [{}]
             return self.feed(frame, node, entry, kind, seen) if entry.get("link") else None
-        if node_type in PRIMITIVES:
-            return Source(value=(node.get("widgets_values") or [None])[0])
         if node_type == "GetNode":
             return self._fetched(frame, node, kind, seen)
         if node_type in VIRTUAL:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import widgets
 import workflow
 
 FILE = Path(__file__).resolve().parent / "assets" / "node_schema.json"
@@ -39,23 +40,22 @@ def validate(graph: workflow.Graph, schema: dict[str, dict[str, Any]] | None = N
         if definition is None:
             problems.append(f"{where}: no such node type")
             continue
-        known = {
-            entry[0]: (entry[1], entry[2] if len(entry) > 2 else {}) for entry in definition["in"]
-        }
-        required = {name for name, (_, options) in known.items() if not options.get("optional")}
+        known = {entry.name: entry for entry in widgets.declared(definition, node["inputs"])}
+        required = {name for name, entry in known.items() if not entry.options.get("optional")}
         for name in sorted(required - set(node["inputs"])):
-            if not any(given.startswith(name + ".") for given in node["inputs"]):
+            grow = known[name].options.get("grow")
+            grown = sum(given.startswith(f"{name}.") for given in node["inputs"])
+            if grow is None or grown < grow["min"]:
                 problems.append(f"{where}: input {name!r} is missing")
         for name, value in node["inputs"].items():
-            kind, options = known.get(name) or known.get(name.split(".")[0]) or (None, {})
-            if kind is None:
+            entry = known.get(name) or widgets.grown(known, name)
+            if entry is None:
                 if not definition.get("flexible"):
                     problems.append(f"{where}: there is no input {name!r}")
-                continue
-            if workflow.is_link(value):
-                problems += _link(graph, schema, where, name, value, kind, options)
-            elif "." not in name:
-                problems += _literal(where, name, value, kind, options)
+            elif workflow.is_link(value):
+                problems += _link(graph, schema, where, name, value, entry.kind, entry.options)
+            else:
+                problems += _literal(where, name, value, entry.kind, entry.options)
     return problems
 
 
@@ -94,6 +94,9 @@ def _literal(where: str, name: str, value: Any, kind: str, options: dict) -> lis
         return [f"{where}: {name!r} takes STRING, not {value!r}"]
     elif kind == "COMBO" and not options.get("open") and value not in options.get("choices", ()):
         return [f"{where}: {name!r} has no choice {value!r}"]
+    elif kind == "COMFY_DYNAMICCOMBO_V3":
+        if value not in [choice for choice, _ in options["keys"]]:
+            return [f"{where}: {name!r} has no choice {value!r}"]
     elif kind not in ("BOOLEAN", "STRING", "COMBO", *ANY) and not kind.startswith("COMFY_"):
         return [f"{where}: {name!r} takes a link of type {kind}, not {value!r}"]
     return []

@@ -113,6 +113,20 @@ def declared(definition: Definition, values: Mapping[str, Any]) -> Iterator[Inpu
     yield from _unfold(inputs(definition["in"]), values)
 
 
+def grown(known: Mapping[str, Input], name: str) -> Input | None:
+    """The input of that dotted name that one of the known inputs has grown, if it can."""
+    stem, _, rest = name.rpartition(".")
+    grow = known[stem].options.get("grow") if stem in known else None
+    if grow is None:
+        return None
+    prefix = grow.get("prefix", "")
+    number = rest.removeprefix(prefix)
+    numbered = "prefix" in grow and rest.startswith(prefix) and number.isdigit()
+    if rest in grow.get("names", ()) or (numbered and int(number) < grow["max"]):
+        return inputs([grow["input"]])[0]._replace(name=name)
+    return None
+
+
 def _unfold(entries: list[Input], values: Mapping[str, Any]) -> Iterator[Input]:
     for entry in entries:
         yield entry

@@ -18,7 +18,9 @@ import samples
 
 import backend
 import engine as engines
+import export
 import media
+import schema
 import tags
 import workflow
 from events import Failed, Finished, Note, Preview, Stage, Step, Tick
@@ -185,6 +187,7 @@ def test_the_file_carries_graph_and_request_apart(engine, tmp_path):
     assert saved["seed"] == 51
     assert saved["image"] == "image.png"
     assert str(tmp_path) not in json.dumps(read)
+    assert export.from_editor(json.loads(read["workflow"]), schema.load()) == graph
 
 
 def test_no_metadata_leaves_the_tags_out(engine, tmp_path):
