@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import subprocess
@@ -99,6 +100,37 @@ def test_renumbered_graphs_take_every_patch_as_before(file):
     for mode, graph in master.extract(file, KNOWN).items():
         here = workflow.prune(workflow.fold(workflow.apply(graph, patches)))
         assert same_but_for_ids(here, workflow.build(mode, patches)), mode
+
+
+@pytest.mark.comfy
+def test_a_renumbered_mode_makes_the_same_video_in_the_same_stages(
+    file, engine, tmp_path, monkeypatch
+):
+    import av
+    import samples
+
+    from events import Finished
+
+    def make(folder: Path) -> tuple[str, list[str]]:
+        engine.free()
+        request = samples.request_for("keyframe", tmp_path, seed=77)
+        *_, final = engine.run(request, folder)
+        assert isinstance(final, Finished), final
+        with av.open(final.path) as video:
+            frames = b"".join(frame.to_ndarray().tobytes() for frame in video.decode(video=0))
+        return hashlib.sha256(frames).hexdigest(), [name for name, _ in final.stages]
+
+    before = make(tmp_path / "before")
+    for node in file["nodes"]:
+        node["id"] += 20000
+    for link in file["links"]:
+        link[1], link[3] = link[1] + 20000, link[3] + 20000
+    folder = tmp_path / "workflows"
+    folder.mkdir()
+    for mode, graph in master.extract(file, KNOWN).items():
+        (folder / f"{mode}.json").write_text(master.dumps(graph))
+    monkeypatch.setattr(workflow.build, "__defaults__", (folder,))
+    assert make(tmp_path / "after") == before
 
 
 def test_a_moved_and_recoloured_master_gives_the_same_graphs(file):

@@ -49,6 +49,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -249,12 +250,13 @@ def _mark(folders: list[str]) -> None:
             (Path(folder) / f"{MARKER}{suffix}").touch()
 
 
-def capture(comfy: Path, base: Path) -> tuple[str, dict[str, dict]]:
+def capture(comfy: Path, base: Path, titles: dict[str, str]) -> tuple[str, dict[str, dict]]:
     """ComfyUI's version and the captured form of its nodes. Boots ComfyUI in this process.
 
     Args:
         comfy: ComfyUI's folder, with the packs in its custom_nodes.
         base: an empty folder that ComfyUI may write to.
+        titles: the editor's own names of nodes, see :func:`editor_titles`.
     """
     sys.path.insert(0, str(comfy))
     os.environ["MPLCONFIGDIR"] = str(base / "matplotlib")
@@ -293,9 +295,10 @@ def capture(comfy: Path, base: Path) -> tuple[str, dict[str, dict]]:
             if route.method == "GET" and route.path == "/object_info"
         ]
         info = json.loads((await handler(None)).body)
-        return compact(info, flexible_inputs(nodes.NODE_CLASS_MAPPINGS), editor_titles())
+        return compact(info, flexible_inputs(nodes.NODE_CLASS_MAPPINGS), titles)
 
-    return comfyui_version.__version__, asyncio.run(ask())
+    with contextlib.redirect_stdout(sys.stderr):  # packs greet whoever loads them
+        return comfyui_version.__version__, asyncio.run(ask())
 
 
 def dump(version: str, nodes: dict[str, dict]) -> str:
@@ -317,7 +320,7 @@ def main() -> int:
     options = parser.parse_args()
     out = options.out.resolve()
     with tempfile.TemporaryDirectory() as base:
-        text = dump(*capture(options.comfy.resolve(), Path(base).resolve()))
+        text = dump(*capture(options.comfy.resolve(), Path(base).resolve(), editor_titles()))
     if options.check:
         same = out.is_file() and out.read_text(encoding="utf-8") == text
         print(f"{out.name} is {'up to date' if same else 'out of date'}.")

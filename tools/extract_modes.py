@@ -51,8 +51,9 @@ def definitions(comfy: Path | None) -> dict[str, dict[str, Any]]:
         return schema.load()
     from capture_schema import capture
 
+    titles = {name: node["title"] for name, node in schema.load().items() if "title" in node}
     with tempfile.TemporaryDirectory() as base:
-        return capture(comfy.resolve(), Path(base).resolve())[1]
+        return capture(comfy.resolve(), Path(base).resolve(), titles)[1]
 
 
 def put(path: Path, text: str) -> None:
