@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import BadInput
-from mediafile import open_av, open_image, pictures, sounds
+from mediafile import decoded, open_av, open_image, pictures, sounds
 from request import Request
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def read_sound(
             origin = float((first.start_time or 0) * first.time_base)
         wanted = _Wanted(1 if layout == "mono" else 2, round(start * rate), round(seconds * rate))
         resampler, heard, begun = None, None, False
-        for frame in container.decode(stream):
+        for frame in decoded(container, stream):
             if not begun and origin is not None and frame.time is not None:
                 wanted.shift(round((frame.time - origin) * rate))
             begun = True
@@ -177,7 +177,7 @@ def retimed(container: Any, width: int, height: int, fps: int) -> Iterator[Any]:
     stream = pictures(container)[0]
     stream.thread_type = "AUTO"
     graph = None
-    for frame in container.decode(stream):
+    for frame in decoded(container, stream):
         if graph is None:
             graph = av.filter.Graph()
             nodes = [graph.add_buffer(template=stream)]

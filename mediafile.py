@@ -264,6 +264,17 @@ def sounds(container: Any) -> list[Any]:
     return [s for s in container.streams.audio if s.codec_context is not None]
 
 
+def decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """The stream's frames; packets that are damaged are passed over, as players do."""
+    import av
+
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.error.InvalidDataError:
+            continue
+
+
 def _probe_av(path: Path, kind: str, name: str) -> MediaInfo:
     with open_av(path, kind, name) as container:
         found = sounds(container) if kind == "audio" else pictures(container)
@@ -278,14 +289,14 @@ def _probe_av(path: Path, kind: str, name: str) -> MediaInfo:
         if stream.duration and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
         if kind == "audio":
-            if next(container.decode(stream), None) is None:
+            if next(decoded(container, stream), None) is None:
                 raise BadInput(
                     f"{name}: {path.name[:80]!r} holds no sound", name, "Choose another file."
                 )
             seconds = _counted(path, name, seconds)
             rate, channels = stream.rate or 0, stream.channels or 0
             return MediaInfo("audio", 0, 0, seconds, 0.0, rate, channels, True)
-        frame = next(container.decode(stream), None)
+        frame = next(decoded(container, stream), None)
         if frame is None or min(frame.width, frame.height) < MIN_SIDE:
             size = f"{frame.width}x{frame.height}" if frame else "no picture"
             raise BadInput(
@@ -318,7 +329,7 @@ def _sound_of(path: Path) -> tuple[int, int]:
     try:
         with open_av(path, "video", "video") as container:
             for stream in sounds(container)[:1]:
-                if next(container.decode(stream), None) is not None:
+                if next(decoded(container, stream), None) is not None:
                     return stream.rate or 0, stream.channels or 0
     except BadInput:  # the picture can be read, so the video is used, without its sound
         pass
