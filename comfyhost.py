@@ -104,8 +104,18 @@ class Host:
         mm.interrupt_current_processing()
 
     def renew(self) -> None:
-        """A new executor with an empty cache, for when a run's thread cannot be stopped."""
-        self.executor = _executor(self.executor.server)
+        """A new executor with an empty cache, for when a run's thread cannot be stopped.
+
+        The old one is left with a copy of the server that tells nobody: when it wakes up, it would
+        otherwise clear what the new one has written there.
+        """
+        import copy
+
+        server = self.executor.server
+        ghost = copy.copy(server)
+        ghost.send_sync = lambda *_, **__: None
+        self.executor.server = ghost
+        self.executor = _executor(server)
 
     def unload(self) -> None:
         """Forget loaded models and every cached result."""
