@@ -9,9 +9,12 @@ import argparse
 import logging
 import os
 import sys
+import threading
 
 import bootstrap
 from registry import REQUESTS
+
+HEAD_START = 2.0  # seconds the page has to itself before the engine boots behind it
 
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -58,7 +61,10 @@ def main(argv: list[str] | None = None) -> int:
         allowed_paths=[str(outputs)],
         **ui.launch_arguments(),
     )
-    studio.start()
+    # Importing torch keeps the interpreter busy; the first page is served before it begins.
+    starter = threading.Timer(HEAD_START, studio.start)
+    starter.daemon = True
+    starter.start()
     page.block_thread()
     return 0
 
