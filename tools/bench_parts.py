@@ -13,7 +13,7 @@ from typing import Any
 
 import bootstrap
 from request import Request
-from tools.bench_comfy import Server
+from tools.bench_comfy import Server, child_environment
 
 BOOT = "from engine import Engine; Engine('demo').boot(lambda m: None); print('ready', flush=True)"
 CLIP = {"width": 768, "height": 512, "frames": 121, "fps": 24}  # what is encoded
@@ -44,6 +44,7 @@ def boot_ours() -> float:
     with subprocess.Popen(
         [sys.executable, "-c", BOOT],
         cwd=bootstrap.REPO,
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
