@@ -90,21 +90,18 @@ def with_found_files(request: Request, source: str | os.PathLike) -> Request:
     video = source.suffix.lower() == ".mp4"
     changes: dict[str, object] = {}
     for name, path in request.media.items():
-        # A video may come from anyone, so a path in it is only a name.
-        own = Path(path).name if video else path
         beside, copy = source.parent / Path(path).name, staged.get(name)
-        if beside.is_file() and video:
-            changes[name] = str(beside)
-        elif Path(own).is_file():
-            changes[name] = own
-        elif beside.is_file():
+        trusted = not video or path == Path(path).name
+        if Path(path).is_file() and trusted and not (video and beside.is_file()):
+            continue
+        if beside.is_file():
             changes[name] = str(beside)
         elif copy is not None:
             changes[name] = str(copy)
             if MODES[request.mode].field(name).kind == "audio":
                 changes["audio_start"] = 0.0  # the copy already begins there
-        else:
-            changes[name] = own
+        elif not trusted and Path(path).is_file():
+            changes[name] = Path(path).name  # a video may come from anyone: never their path here
     return request.replace(**changes) if changes else request
 
 

@@ -551,7 +551,6 @@ VIDEO: list[tuple] = [
     ("with sound", lambda f: samples.video(f / "v.mp4"), with_sound),
     ("variable frame rate", clip("v.mkv", times=UNEVEN), on_time),
     *[(f"phone, {d} degrees", rotated(d), plays) for d in (90, 180, 270)],
-    ("ten minutes at 1080p", long_clip, staged_frames),
     ("odd size", clip("v.mkv", "ffv1", "yuv444p", (321, 241)), plays),
     ("10 bit", clip("v.mkv", "ffv1", "yuv420p10le"), plays),
     ("HDR", clip("v.mkv", "ffv1", "yuv420p10le", hdr=True), paler),

@@ -92,7 +92,8 @@ def test_a_ten_minute_video_costs_what_its_beginning_costs(folder, tmp_path):
     request = Request(mode="style", video=str(path), width=256, height=256, seconds=1.0)
     process, begun = psutil.Process(), time.monotonic()
     memory = process.memory_info().rss
-    media.stage(request, tmp_path / "input")
+    names = media.stage(request, tmp_path / "input").names
+    assert bad_input.staged_frames({"video": tmp_path / "input" / names["video"]})
     assert time.monotonic() - begun < 20  # 0.5 s where the machine is quiet
     assert process.memory_info().rss - memory < 500e6
 
@@ -222,10 +223,11 @@ def test_a_forged_request_is_refused(folder, text):
     assert len(str(refused.value)) < 600
 
 
-def test_a_forged_video_opens_no_file_of_this_machine(folder):
+def test_a_forged_video_opens_no_file_of_this_machine(folder, monkeypatch):
     private = folder / "private"
     private.mkdir()
     secret = samples.image(private / "secret.png")
+    monkeypatch.chdir(folder)
     for path in (str(secret), "private/secret.png", "../files/private/secret.png"):
         request = Request(mode="i2v", image=path)
         video = forged(
