@@ -183,17 +183,13 @@ def too_large(name: str, width: int, height: int) -> BadInput:
 @contextmanager
 def open_image(path: Path, name: str) -> Iterator[Any]:
     """The picture as PIL opens it, lazily; whatever its reader raises inside becomes BadInput."""
-    import warnings
-
     from PIL import Image
 
     Image.init()
     formats = [known for known in IMAGE_FORMATS if known in Image.OPEN]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
-            with Image.open(path, formats=formats) as image:
-                yield image
+        with Image.open(path, formats=formats) as image:
+            yield image
     except BadInput:
         raise
     except Image.DecompressionBombError as error:

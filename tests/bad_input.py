@@ -542,7 +542,7 @@ def with_sound(files: dict, result: Any) -> None:
 
 def long_clip(folder: Path) -> Path:
     """Ten minutes at 1080p, nearly still: small to store, 75 GB as float32."""
-    times = [n / 2 for n in range(4)] + [10.0 * n for n in range(1, 61)]
+    times = [n / 2 for n in range(4)] + [60.0 * n for n in range(1, 11)]
     return clip("long.mp4", size=(1920, 1080), times=times)(folder)
 
 
