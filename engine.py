@@ -26,6 +26,7 @@ import housekeeping
 import logs
 import media
 import models
+import readahead
 import tags
 import workflow
 from errors import SetupError, StudioError
@@ -91,6 +92,7 @@ class Engine:
             self._state = EngineState("booting", message)
             report(message)
 
+        stop_reading = threading.Event()
         with self._boot_lock:
             if self._state.status == "ready":
                 return
@@ -101,6 +103,8 @@ class Engine:
                         from tools import make_demo_weights
 
                         make_demo_weights.make(bootstrap.demo_dir())
+                    else:
+                        readahead.start(self.base_files(), stop_reading)
                     backend.HOST = comfyhost.boot(self.comfy, self.weights == "demo", tell)
                 elif backend.HOST.demo != (self.weights == "demo"):
                     raise SetupError(
@@ -109,9 +113,18 @@ class Engine:
                         "Start anew.",
                     )
             except StudioError as error:
+                stop_reading.set()
                 self._state = EngineState("failed", error.what, error=error)
                 raise
             self._state = EngineState("ready", "Ready", backend.HOST.device)
+
+    def base_files(self) -> list[Path]:
+        """Model files on this machine that every mode loads, the text encoder's first, as it is the
+        first to run."""
+        graph = graph_for(Request(mode="t2v", prompt="-"), self.weights)
+        files = sorted(models.needed(graph), key=lambda file: file.folder != "text_encoders")
+        found = (models.locate(file, self.comfy) for file in files)
+        return [path for path in found if path is not None]
 
     # ------------------------------------------------------------------ before a run
 

@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import samples
 
@@ -17,6 +19,7 @@ import engine as engines
 import media
 import mediafile
 import presets
+import readahead
 import schema
 import workflow
 from events import Finished
@@ -303,3 +306,56 @@ def test_share_of_peak_is_work_over_time_over_peak(tmp_path):
     assert found[estimate.SECOND]["seconds_per_step"] == pytest.approx(2.0 / 3)
     assert estimate.FIRST not in found
     json.dumps(found)
+
+
+# ------------------------------------------------------------------ reading ahead
+
+
+def test_base_files_begin_with_the_text_encoder(tmp_path, monkeypatch):
+    from safetensors.numpy import save_file
+
+    import registry
+
+    for name, folder in (
+        (registry.TRANSFORMER_FP8, "diffusion_models"),
+        (registry.GEMMA_FP4, "text_encoders"),
+    ):
+        (tmp_path / "models" / folder).mkdir(parents=True)
+        save_file({"a": np.zeros(3)}, tmp_path / "models" / folder / name)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("LTX23_AIO_MODELS", raising=False)
+    names = [path.name for path in engines.Engine("fp8", tmp_path).base_files()]
+    assert names == [registry.GEMMA_FP4, registry.TRANSFORMER_FP8]
+
+
+class Reads:
+    """Counts the bytes that this process has read, as Linux counts them."""
+
+    def __enter__(self):
+        self.begun = self._count()
+        return self
+
+    def __exit__(self, *_):
+        self.bytes = self._count() - self.begun
+
+    def _count(self) -> int:
+        with open("/proc/self/io") as file:
+            return int(next(line for line in file if line.startswith("rchar")).split()[1])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="counts reads as Linux does")
+@pytest.mark.parametrize(
+    ("room", "stopped", "megabytes"),
+    [(64, False, 8), (64, True, 0), (5, False, 3), (2, False, 0)],
+    ids=["all", "stopped", "what fits", "nothing fits"],
+)
+def test_files_are_read_ahead_as_far_as_memory_goes(tmp_path, room, stopped, megabytes):
+    paths = [tmp_path / "a", tmp_path / "gone", tmp_path / "b"]
+    paths[0].write_bytes(bytes(3 << 20))
+    paths[2].write_bytes(bytes(5 << 20))
+    stop = threading.Event()
+    if stopped:
+        stop.set()
+    with Reads() as reads:
+        readahead.start(paths, stop, lambda: readahead.SPARE + (room << 20)).join()
+    assert reads.bytes >> 20 == megabytes
