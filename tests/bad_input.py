@@ -375,6 +375,7 @@ AUDIO: list[tuple] = [
     ("silent", wave("s.wav", np.zeros(RATE * 2, np.int16)), silent),
     ("0.1 s", sound("a.wav", seconds=0.11), padded),
     ("header promises more", cut(sound("a.wav", seconds=4.0), 0.125), padded),
+    ("FLAC cut short", cut(sound("a.flac", "flac", seconds=4.0), 0.125), padded),
     ("no numbers", wave("n.wav", NAN), heard),
     ("far too loud", wave("l.wav", np.full(RATE * 2, 1e30, np.float32)), heard),
     ("a video's sound", lambda f: samples.video(f / "v.mp4", 1.2), loud),
