@@ -36,18 +36,20 @@ def add(studio: Studio) -> None:
 def endpoint(studio: Studio, mode: Mode) -> Callable[..., Iterator[tuple[dict, Any]]]:
     """The generator function behind one endpoint, with the signature its mode's fields describe."""
 
-    def call(session: gr.Request, *args: Any) -> Iterator[tuple[dict, Any]]:
+    def call(*args: Any) -> Iterator[tuple[dict, Any]]:
         values = dict(zip(names, args, strict=True))
         try:
             request = Request(mode=mode.key, **located(mode, values))
         except BadInput as error:
             raise gr.Error(str(error), title="Bad input", print_exception=False) from None
-        visit = studio.visits.of(getattr(session, "session_hash", None))
+        visit = studio.visits.of(
+            None
+        )  # a client may run several at once: each is a visit of its own
         bar = gr.Progress()
         for progress in studio.run(request, visit):
             if progress.final is None:
                 status = said(progress)
-                bar(progress.fraction, desc=status["message"])
+                bar((progress.index, progress.count or None), desc=status["message"])
                 yield status, None
             else:
                 yield said(progress), outcome(progress.final)
@@ -57,7 +59,7 @@ def endpoint(studio: Studio, mode: Mode) -> Callable[..., Iterator[tuple[dict, A
     )  # what has no default goes first
     names = [spec.name for spec in order]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("session", kind, annotation=gr.Request)]
+    parameters = []
     for spec in order:
         default = inspect.Parameter.empty if spec.required else default_of(spec)
         parameters.append(

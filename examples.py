@@ -90,8 +90,8 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
                 "prompt": "A woman with dark hair looks into the camera and speaks calmly, small "
                 "nods, natural blinks. Soft warm key light, plain studio.",
                 "seconds": 5.0,
-                "width": 512,
-                "height": 512,
+                "width": 640,
+                "height": 640,
             },
         ),
     ),

@@ -22,10 +22,23 @@ from fields import Field
 from modes import MODES, Mode
 from request import VALUE_NAMES, Request, check_value
 
-UNION: dict[str, Field] = {}
+UNION: dict[str, Field] = {}  # by name, as the first mode that has it describes it
+PARTS: dict[str, Field] = {}  # the controls: a field whose choices differ has one for each set
+
+
+def part_of(mode: Mode, spec: Field) -> str:
+    """The key of the control that stands for a mode's field.
+
+    Gradio refuses a value that is not among a control's present choices, and the browser may still
+    send the old mode's value after a change; so choices are never changed, controls are.
+    """
+    return spec.name if UNION[spec.name].choices == spec.choices else f"{spec.name}-{mode.key}"
+
+
 for _mode in MODES.values():
     for _field in _mode.fields:
         UNION.setdefault(_field.name, _field)
+        PARTS.setdefault(part_of(_mode, _field), _field)
 
 MEDIA = tuple(name for name, spec in UNION.items() if spec.is_media)
 IMAGES = tuple(name for name in MEDIA if UNION[name].kind == "image")
@@ -69,7 +82,7 @@ class Form:
     reuse_seed: Any = None
     heard: Any = None
     fit: Any = None
-    order: tuple[str, ...] = tuple(UNION)
+    order: tuple[str, ...] = tuple(PARTS)
 
     def inputs(self) -> list[Any]:
         """All controls, in ``order``."""
@@ -92,13 +105,18 @@ class Form:
         made += [gr.update(visible=any(mode.field(n) for n in names)) for names in self.rows]
         return made
 
-    def _part(self, mode: Mode, name: str, given: dict[str, Any]) -> Any:
+    def values(self, mode_key: str, raw: tuple[Any, ...]) -> dict[str, Any]:
+        """Values in ``order`` -> by field name, each from the control its mode shows."""
+        mode, by_part = MODES[mode_key], dict(zip(self.order, raw, strict=True))
+        shown = {f.name: by_part[part_of(mode, f)] for f in mode.fields}
+        return {name: shown.get(name, by_part[name]) for name in UNION}
+
+    def _part(self, mode: Mode, key: str, given: dict[str, Any]) -> Any:
+        name = PARTS[key].name
         spec = mode.field(name)
-        if spec is None:
+        if spec is None or part_of(mode, spec) != key:
             return gr.update(visible=False)
         change: dict[str, Any] = {"visible": True, "label": label(spec)}
-        if spec.kind == "choice":
-            change["choices"] = choices(spec)
         if not spec.is_media:
             change["info"] = spec.help
         if name in given:
@@ -108,11 +126,9 @@ class Form:
         return gr.update(**change)
 
 
-# Their meaning or default differs from mode to mode, so a mode change sets them anew.
+# Their default differs from mode to mode, so a mode change sets them anew.
 KEPT_APART = tuple(
-    name
-    for name in UNION
-    if len({(f.default, f.choices) for m in MODES.values() if (f := m.field(name))}) > 1
+    name for name in UNION if len({f.default for m in MODES.values() if (f := m.field(name))}) > 1
 )
 
 
@@ -129,9 +145,9 @@ def choices(spec: Field) -> list[tuple[str, str]]:
     return [(words(choice), choice) for choice in spec.choices]
 
 
-def control(spec: Field, visible: bool) -> Any:
-    """The Gradio component for a field."""
-    common = {"label": label(spec), "visible": visible, "elem_id": f"field-{spec.name}"}
+def control(spec: Field, visible: bool, key: str) -> Any:
+    """The Gradio component for a field; ``key`` is what :data:`PARTS` calls it."""
+    common = {"label": label(spec), "visible": visible, "elem_id": f"field-{key}"}
     if spec.kind == "image":
         common |= {"type": "filepath", "sources": ["upload", "clipboard"], "image_mode": None}
         return gr.Image(height=190, buttons=[], placeholder=UPLOAD_HELP["image"], **common)
@@ -159,8 +175,11 @@ PLACEHOLDER = "A lighthouse keeper climbs the last steps and lights the lamp; wi
 
 def place(form: Form, name: str) -> None:
     """Put a field and the room for its error into the current column."""
-    spec = UNION[name]
-    form.parts[name] = control(spec, MODES[FIRST_MODE].field(name) is not None)
+    spec, first = UNION[name], MODES[FIRST_MODE]
+    for key, part in PARTS.items():
+        if part.name == name:
+            mine = first.field(name)
+            form.parts[key] = control(part, mine is not None and part_of(first, mine) == key, key)
     if name in FALLIBLE:
         form.errors[name] = cards.card(cards.FIELD_ERROR, "", "slot")
     if spec.kind == "image":
@@ -182,8 +201,8 @@ def build() -> Form:
     form = Form()
     place(form, "prompt")
     row(form, "first_frame", "last_frame")
-    row(form, "image")
     row(form, "video")
+    row(form, "image")
     row(form, "audio")
     with gr.Row(visible=False, elem_classes="studio-heard-row") as heard_row:
         form.heard = cards.card(cards.HEARD, "", "slot", scale=3)

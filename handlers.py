@@ -61,14 +61,11 @@ class Handlers:
     def __init__(self, studio: Studio, form: Form):
         self.studio, self.form = studio, form
 
-    def _values(self, values: tuple[Any, ...]) -> dict[str, Any]:
-        return dict(zip(self.form.order, values, strict=True))
-
     # ------------------------------------------------------------------ the form
 
     def check(self, mode: str, *values: Any) -> list[Any]:
         """Look at the whole form: errors, crops, what was heard, the summary, Generate or not."""
-        given = self._values(values)
+        given = self.form.values(mode, values)
         request, errors, missing = forms.collect(mode, given)
         spec = MODES[mode]
         slots = [errors.get(name, "") for name in self.form.errors]
@@ -123,7 +120,7 @@ class Handlers:
 
     def switch(self, mode: str, *values: Any) -> list[Any]:
         """Another mode was chosen: show its fields, keep what was written."""
-        given, spec = self._values(values), MODES[mode]
+        given, spec = self.form.values(mode, values), MODES[mode]
         kept: dict[str, Any] = {}
         size = spec.presets[given["preset"]].default_size
         if size:
@@ -219,7 +216,7 @@ class Handlers:
         self, session: gr.Request, mode: str, randomise: bool, *values: Any
     ) -> Iterator[list[Any]]:
         """Run the form. Yields the status card, the seed, and what is spoken."""
-        given = self._values(values)
+        given = self.form.values(mode, values)
         if randomise:
             given["seed"] = secrets.randbelow(2**32)
         visit = self.studio.visits.of(session.session_hash)
@@ -378,7 +375,7 @@ class Handlers:
 
     def preview(self, session: gr.Request, mode: str, *values: Any) -> list[Any]:
         """Compose what the engine would be given. Returns the player, and what went wrong."""
-        request, errors, missing = forms.collect(mode, self._values(values))
+        request, errors, missing = forms.collect(mode, self.form.values(mode, values))
         if request is None:
             problem = next(iter(errors.values()), f"Needs {', '.join(missing)}.")
             return [gr.skip(), cards.error(Failed("bad_input", problem))]
