@@ -12,6 +12,7 @@ import sys
 import threading
 
 import bootstrap
+import logs
 from registry import REQUESTS
 
 HEAD_START = 2.0  # seconds the page has to itself before the engine boots behind it
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     given = options(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.setup(terminal=True)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import quick_gradio
 

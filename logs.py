@@ -32,11 +32,14 @@ class Formatter(logging.Formatter):
         return scrub(super().format(record))
 
 
-def setup(folder: Path | None = None, level: int = logging.INFO) -> Path | None:
+def setup(
+    folder: Path | None = None, level: int = logging.INFO, terminal: bool = False
+) -> Path | None:
     """Send the studio's log where it belongs; calling it again changes nothing.
 
     Args:
         folder: where ``aio.log`` goes; ``logs`` in the repository by default.
+        terminal: show it on stderr, too.
 
     Returns:
         the file, or None where the log goes to stderr: on a Space, and where no file can be written.
@@ -48,8 +51,10 @@ def setup(folder: Path | None = None, level: int = logging.INFO) -> Path | None:
         log.removeHandler(handler)
         handler.close()
     handler, path = _handler(folder or bootstrap.REPO / "logs")
-    handler.setFormatter(Formatter(FORMAT))
-    log.addHandler(handler)
+    both = [handler, logging.StreamHandler()] if terminal and path else [handler]
+    for handler in both:
+        handler.setFormatter(Formatter(FORMAT))
+        log.addHandler(handler)
     log.setLevel(level)
     log.propagate = False  # ComfyUI's packs reconfigure the root logger
     return path
