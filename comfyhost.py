@@ -12,6 +12,7 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -259,8 +260,27 @@ def _progress_hook(host: Host) -> None:
     comfy.utils.set_progress_bar_enabled(False)  # tqdm on the terminal; the hook is ours
 
 
+def before_torch(comfy: Path) -> None:
+    """What main.py does before torch is imported, where there is an NVIDIA driver.
+
+    DynamicVRAM's library has to be loaded before CUDA's, and ``cuda_malloc`` chooses torch's
+    allocator through its environment. Too late once torch is there; not wanted on ZeroGPU.
+    """
+    there = (comfy / "cuda_malloc.py").is_file() and shutil.which("nvidia-smi")
+    if "torch" in sys.modules or bootstrap.on_spaces() or not there:
+        return
+    if sys.path[0] != str(comfy):
+        sys.path.insert(0, str(comfy))
+    import comfy_aimdo.control
+    import cuda_malloc  # noqa: F401 - imported for what it does
+
+    comfy_aimdo.control.init()
+
+
 def gpu() -> models.GpuInfo | None:
-    """What this machine computes on besides its CPU; imports torch, asks nothing of ComfyUI."""
+    """What this machine computes on besides its CPU; imports torch, and of ComfyUI only what has to
+    be there before torch."""
+    before_torch(bootstrap.comfy_dir())
     import torch
 
     if torch.cuda.is_available():
@@ -296,6 +316,7 @@ def boot(comfy: Path, demo: bool, report: Callable[[str], None] = log.info) -> H
         sys.path.insert(0, str(comfy))
     try:
         report("Loading torch")
+        before_torch(comfy)
         notes = _import_args(demo, report)
         report("Loading ComfyUI")
         input_dir, output_dir = _folders(comfy, demo)
