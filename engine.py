@@ -117,6 +117,7 @@ class Engine:
                 self._state = EngineState("failed", error.what, error=error)
                 raise
             self._state = EngineState("ready", "Ready", backend.HOST.device)
+            self.keeper.tidy()
 
     def base_files(self) -> list[Path]:
         """Model files on this machine that every mode loads, the text encoder's first, as it is the
