@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     from jobs import Studio
 
     spaces = bootstrap.on_spaces()
-    outputs = bootstrap.REPO / "outputs"
+    outputs = Path(os.environ.get("LTX23_AIO_OUTPUTS") or bootstrap.REPO / "outputs").resolve()
     studio = Studio(given.weights, outputs, keep=not spaces, prepare=bootstrap.ensure)
     page = ui.build(studio)
     page.launch(

@@ -120,9 +120,9 @@ FACTS = """
 {{#if value.device}}
 <dl class="side"><div><dt>Engine</dt><dd><span class="dot {{value.dot}}"></span>{{value.status}}</dd></div>
 <div><dt>Device</dt><dd>{{value.device}}</dd></div>
-{{#if value.memory}}<div><dt>Memory</dt><dd class="mono">{{value.memory}}</dd></div>
-<div class="bar" role="img" aria-label="{{value.memory}} in use"><i style="width:{{value.percent}}%"></i></div>{{/if}}
-<div><dt>Weights</dt><dd title="{{value.reason}}">{{value.weights}}</dd></div></dl>
+<div><dt>Weights</dt><dd title="{{value.reason}}">{{value.weights}}</dd></div>
+{{#if value.memory}}<div><dt>Memory</dt><dd class="mono">{{value.memory}}</dd></div>{{/if}}</dl>
+{{#if value.memory}}<div class="bar side-bar" role="img" aria-label="{{value.memory}} in use"><i style="width:{{value.percent}}%"></i></div>{{/if}}
 {{/if}}"""
 
 MODELS = """
