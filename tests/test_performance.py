@@ -15,6 +15,7 @@ import pytest
 import samples
 
 import backend
+import bootstrap
 import engine as engines
 import media
 import mediafile
@@ -170,18 +171,16 @@ def test_an_unchanged_file_is_read_once_and_a_changed_one_again(tmp_path):
     assert media.plan(request).names["video"] != names["video"]
 
 
-def test_a_file_swapped_for_one_of_equal_size_and_date_is_noticed(tmp_path):
-    request = samples.request_for("i2v", tmp_path)
-    image = tmp_path / "image.png"
-    name, state = media.plan(request).names["image"], image.stat()
-    image.write_bytes(image.read_bytes())
-    assert media.plan(request).names["image"] == name
-    samples.image(image, seed=9)
-    padding = state.st_size - image.stat().st_size
-    if padding > 0:
-        image.write_bytes(image.read_bytes() + b"\0" * padding)
-    os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert media.plan(request).names["image"] != name
+def test_a_file_changed_under_the_same_size_and_date_is_noticed(tmp_path):
+    request = samples.request_for("a2v", tmp_path)
+    sound = tmp_path / "audio.wav"
+    name, state = media.plan(request).names["audio"], sound.stat()
+    data = sound.read_bytes()
+    sound.write_bytes(data)
+    assert media.plan(request).names["audio"] == name
+    sound.write_bytes(data[:-4] + b"\0\0\0\0")
+    os.utime(sound, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert media.plan(request).names["audio"] != name
 
 
 def test_staging_a_large_video_writes_no_second_copy(tmp_path):
@@ -306,6 +305,46 @@ def test_share_of_peak_is_work_over_time_over_peak(tmp_path):
     assert found[estimate.SECOND]["seconds_per_step"] == pytest.approx(2.0 / 3)
     assert estimate.FIRST not in found
     json.dumps(found)
+
+
+# ------------------------------------------------------------------ before torch
+
+
+BEFORE = """
+import os, sys
+import bootstrap, comfyhost
+comfyhost.before_torch(bootstrap.comfy_dir())
+import json
+print(json.dumps({"torch": "torch" in sys.modules, "library": "comfy_aimdo.control" in sys.modules,
+                  "allocator": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")}))
+"""
+
+
+@comfy
+@pytest.mark.skipif(os.name == "nt", reason="a script stands for the driver's tool")
+@pytest.mark.parametrize(("driver", "spaces"), [(True, False), (False, False), (True, True)])
+def test_what_has_to_come_before_torch_comes_with_a_driver_only(repo, tmp_path, driver, spaces):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTORCH_CUDA_ALLOC_CONF"}
+    environment["PATH"] = str(tmp_path)
+    environment["LTX23_AIO_COMFY_DIR"] = str(bootstrap.comfy_dir())
+    if spaces:
+        environment["SPACES_ZERO_GPU"] = environment["SPACE_ID"] = "true"
+    if driver:
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE],
+        cwd=repo,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    wanted = driver and not spaces
+    assert found["torch"] is False
+    assert found["library"] is wanted
+    assert ("cudaMallocAsync" in found["allocator"]) is wanted
 
 
 # ------------------------------------------------------------------ reading ahead
