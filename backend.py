@@ -11,6 +11,7 @@ import contextvars
 import ctypes
 import json
 import logging
+import os
 import queue
 import threading
 import time
@@ -45,7 +46,8 @@ class Job:
     """What the device has to do; picklable and small.
 
     ``stages``: (name, node ids) in order. ``expected``: seconds per stage, for the time left.
-    ``work_dir``: for previews. ``steady``: the expectation was measured here.
+    ``work_dir``: for previews. ``known``: the expectation was measured here. ``cancel_file``: stop
+    when it is there, or its folder is not; how a job in another process is cancelled.
     """
 
     graph: dict[str, Any]
@@ -134,7 +136,7 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
     stop = _Stop(host, thread)
     try:
         while True:
-            asked = (cancel is not None and cancel.is_set()) or stop.begun
+            asked = (cancel is not None and cancel.is_set()) or stop.begun or marked(job)
             if asked and stop.push():
                 break
             try:
@@ -288,6 +290,12 @@ def empty_cache() -> None:
 def interrupted() -> StudioError:
     """The failure that stands for a person's own cancel."""
     return StudioError("Cancelled", category="interrupted")
+
+
+def marked(job: Job) -> bool:
+    """Whether a job was cancelled by its file."""
+    mark = job.cancel_file
+    return bool(mark) and (os.path.exists(mark) or not os.path.isdir(os.path.dirname(mark)))
 
 
 def stage_of(job: Job, node_id: str | None) -> str | None:

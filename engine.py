@@ -20,19 +20,24 @@ from pathlib import Path
 import backend
 import bootstrap
 import comfyhost
+import duration
 import editor
 import estimate
+import forkgate
 import housekeeping
 import logs
 import media
 import models
 import readahead
 import tags
+import warmup
 import workflow
+import zerogpu
 from errors import SetupError, StudioError
 from events import Event, Failed, Finished, Note, Tick
 from modes import MODES
 from request import Request
+from workflow import refuse_broken, refuse_foreign
 
 log = logging.getLogger("studio")
 
@@ -62,9 +67,13 @@ class Engine:
         self.weights = weights
         self.comfy = comfy or bootstrap.comfy_dir()
         self._state = EngineState()
-        self._boot_lock, self._run_lock = threading.Lock(), threading.Lock()
-        demo = weights == "demo"
-        self.speeds = estimate.Speeds(dict(estimate.SPEED_DEMO if demo else estimate.SPEED_CUDA))
+        self._boot_lock = threading.Lock()
+        self._run_lock = threading.BoundedSemaphore(zerogpu.SLOTS)  # 1 but on ZeroGPU
+        self._running: set[str] = set()
+        table = estimate.SPEED_DEMO if weights == "demo" else estimate.SPEED_CUDA
+        if zerogpu.ACTIVE:
+            table = duration.speeds(weights, zerogpu.SIZE)
+        self.speeds = estimate.Speeds(dict(table))
         self.runs = 0
         self.keeper = housekeeping.Keeper(self.comfy)
 
@@ -76,10 +85,10 @@ class Engine:
         host = backend.HOST
         if host is None or self._state.status != "ready":
             return self._state
-        used, total = host.memory()
-        return EngineState(
-            "ready", self._state.message, host.device, used, total, None, self._run_lock.locked()
-        )
+        busy = bool(self._running)
+        if zerogpu.ACTIVE:  # the card of this process is emulated, its memory means nothing
+            return EngineState("ready", self._state.message, f"ZeroGPU {zerogpu.SIZE}", busy=busy)
+        return EngineState("ready", self._state.message, host.device, *host.memory(), None, busy)
 
     def boot(self, report: Callable[[str], None] = log.info) -> None:
         """Start ComfyUI once; later calls return at once. Safe to call from any thread.
@@ -134,6 +143,22 @@ class Engine:
         if not self.speeds.known:
             return None
         return sum(self.speeds.seconds(request, warm=self.runs > 0).values())
+
+    def reservation(self, request: Request) -> duration.Reservation | None:
+        """What a run would reserve on ZeroGPU, with a sentence for the form; None elsewhere.
+
+        Raises:
+            BadInput: it cannot fit; the advice names the nearest settings that do.
+        """
+        return zerogpu.reservation(request, self.weights, self.speeds, self.runs > 0)
+
+    def reserves(self, request: Request) -> float | None:
+        """Seconds of quota a run would reserve; None off ZeroGPU, and where it does not fit."""
+        try:
+            reserved = self.reservation(request)
+        except StudioError:
+            return None
+        return float(reserved.quota) if reserved else None
 
     # ------------------------------------------------------------------ the run
 
@@ -200,22 +225,29 @@ class Engine:
         graph = graph_for(request, self.weights, plan)
         if self.weights == "demo" and (refusal := models.missing_demo(graph)):
             raise refusal
+        self.reservation(request)  # what cannot fit is refused before anything is done
         yield from (Note(text) for text in plan.notes)
         yield from self._wait_for_boot(cancel, begun)
         host = backend.HOST
         if host.tiled:
             graph = graph_for(request, self.weights, plan, tiled=True)
-        media.stage(request, host.input_dir, plan)
+        with forkgate.GATE:
+            media.stage(request, host.input_dir, plan)
         if self.weights != "demo":
             yield from models.ensure(models.needed(graph), self.comfy, cancel=cancel)
         yield from self._wait_for_turn(cancel, begun)
         try:
+            self._running.add(ident)
             refuse_foreign(graph)
-            refuse_broken(graph, host.problems(graph))
+            with forkgate.GATE:
+                refuse_broken(graph, host.problems(graph))
+            if zerogpu.ACTIVE:
+                yield from warmup.warm(host, graph, cancel)
             prefix = f"{housekeeping.RUN_DIR}{os.getpid()}-"
             with tempfile.TemporaryDirectory(prefix=prefix) as work_dir:
                 yield from self._execute(request, plan, graph, out_dir, work_dir, cancel, begun)
         finally:
+            self._running.discard(ident)
             self._run_lock.release()
 
     def _execute(
@@ -236,8 +268,16 @@ class Engine:
             self.speeds.known,
             work_dir,
         )
-        final = yield from until_final(backend.run_graph(job, cancel))
-        if isinstance(final, Finished) and not Path(final.path).is_file():
+        if zerogpu.ACTIVE:
+            # Workers do not see each other's files: every run gets an output name of its own.
+            reserved, job = self.reservation(request), renamed(job, str(time.time_ns()))
+            yield Note(reserved.sentence)
+            run = zerogpu.run(job, reserved, backend.HOST.output_dir, cancel)
+        else:
+            run = backend.run_graph(job, cancel)
+        final = yield from until_final(run)
+        lost = isinstance(final, Finished) and not Path(final.path).is_file()
+        if lost and not zerogpu.ACTIVE:
             # The executor answers an identical run from its cache, even when the file is gone.
             again = renamed(job, str(time.time_ns()))
             final = yield from until_final(backend.run_graph(again, cancel))
@@ -247,7 +287,8 @@ class Engine:
         self.runs += 1
         self.speeds.learn(request, final.stages)
         target = out_dir / f"{request.mode}-{request.seed}-{digest(graph)[:12]}.mp4"
-        tags.finish(Path(final.path), target, self.tags(request, staged, graph))
+        with forkgate.GATE:
+            tags.finish(Path(final.path), target, self.tags(request, staged, graph))
         yield Finished(
             str(target), time.monotonic() - begun, final.stages, final.executed, final.cached
         )
@@ -311,8 +352,11 @@ class Engine:
             backend.HOST.interrupt()
 
     def free(self) -> None:
-        """Unload the models and forget cached results; waits for a running job to end."""
-        if backend.HOST is None:
+        """Unload the models and forget cached results; waits for a running job to end.
+
+        On ZeroGPU there is nothing to free: each worker's card is Hugging Face's to take back.
+        """
+        if backend.HOST is None or zerogpu.ACTIVE:
             return
         with self._run_lock:
             backend.HOST.unload()
@@ -345,7 +389,10 @@ def plain_name(path: str) -> str:
 
 def choose_weights(requested: str) -> tuple[str, str]:
     """``auto``, ``demo`` or ``full`` -> (``demo``, ``fp8`` or ``bf16``; the reason, a sentence)."""
-    return models.choose(requested, None if requested == "demo" else comfyhost.gpu())
+    if requested == "demo":
+        return models.choose(requested, None)
+    gpu = models.zero_gpu(os.environ) if zerogpu.ACTIVE else comfyhost.gpu()
+    return models.choose(requested, gpu)
 
 
 def until_final(events: Iterator[Event]):
@@ -363,32 +410,6 @@ def until_final(events: Iterator[Event]):
         "",
         "Try again; if it stays, choose a smaller size.",
     )
-
-
-def refuse_foreign(graph: workflow.Graph) -> None:
-    """Raise if a graph has a node of a type that none of the six modes' graphs has."""
-    for node_id, node in graph.items():
-        if node["class_type"] not in workflow.known_classes():
-            raise StudioError(
-                f"Nodes of type {node['class_type'][:60]!r} may not run here",
-                workflow.title(graph, node_id)[:60],
-                "Only what the six modes consist of may; use the workflows as they came.",
-                category="node",
-            )
-
-
-def refuse_broken(graph: workflow.Graph, problems: list[tuple[str, str]]) -> None:
-    """Raise the first problem ComfyUI's validation found, as a sentence that names the node."""
-    if problems:
-        node_id, sentence = problems[0]
-        node = workflow.title(graph, node_id)
-        raise StudioError(
-            f"ComfyUI would refuse {node!r}: {sentence[:400]}",
-            node,
-            "Check that all model files are there (tools/refresh_models.py).",
-            category="node",
-            detail="\n".join(f"{workflow.title(graph, n)}: {s}" for n, s in problems),
-        )
 
 
 def stage_map(mode: str, graph: workflow.Graph) -> tuple[tuple[str, tuple[str, ...]], ...]:

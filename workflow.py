@@ -199,3 +199,29 @@ def prune(graph: Graph) -> Graph:
 def build(name: str, patches: Iterable[Patch], folder: Path = FOLDER) -> Graph:
     """The graph of one run: the mode's template, patched, switches folded, dead nodes dropped."""
     return prune(fold(apply(load(name, folder), patches)))
+
+
+def refuse_foreign(graph: Graph) -> None:
+    """Raise if a graph has a node of a type that none of the six modes' graphs has."""
+    for node_id, node in graph.items():
+        if node["class_type"] not in known_classes():
+            raise StudioError(
+                f"Nodes of type {node['class_type'][:60]!r} may not run here",
+                title(graph, node_id)[:60],
+                "Only what the six modes consist of may; use the workflows as they came.",
+                category="node",
+            )
+
+
+def refuse_broken(graph: Graph, problems: list[tuple[str, str]]) -> None:
+    """Raise the first problem ComfyUI's validation found, as a sentence that names the node."""
+    if problems:
+        node_id, sentence = problems[0]
+        node = title(graph, node_id)
+        raise StudioError(
+            f"ComfyUI would refuse {node!r}: {sentence[:400]}",
+            node,
+            "Check that all model files are there (tools/refresh_models.py).",
+            category="node",
+            detail="\n".join(f"{title(graph, n)}: {s}" for n, s in problems),
+        )
