@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import samples
 
 import media
 import tags
-from engine import Engine
+from engine import Engine, plain_name
 from errors import BadInput
 from events import Failed
 from fields import PROMPT_MAX
@@ -23,6 +26,7 @@ from modes import MODES
 from request import Request, clean_text
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+REPO = Path(__file__).resolve().parents[1]
 HANDLED = [c for c in bad_input.CASES if c.check]
 REFUSED = [c for c in bad_input.CASES if not c.check]
 
@@ -244,3 +248,39 @@ def test_a_forged_graph_is_never_run(folder):
     evil = '{"1": {"class_type": "EvilNode", "inputs": {}}}'
     video = forged(folder, prompt=evil, workflow=evil, request=Request(mode="t2v").to_json())
     assert tags.read_request(video) == Request(mode="t2v")  # the graph is not part of what is read
+
+
+# ------------------------------------------------------------------ the command line
+
+ON_THE_COMMAND_LINE = (
+    "image: truncated PNG",
+    "image: 300 characters",
+    "audio: text",
+    "audio: start 1.5 s of 1.5 s",
+    "video: without its index",
+)
+
+
+@pytest.mark.parametrize("name", ON_THE_COMMAND_LINE)
+def test_the_command_line_exits_2_with_one_sentence(folder, name):
+    case = next(c for c in REFUSED if c.name == name)
+    flags = [
+        f"--{key.replace('_', '-')}={value}" for key, value in values_for(case, folder).items()
+    ]
+    command = [sys.executable, "tools/generate.py", case.mode, "--weights", "demo", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 2
+    assert case.field in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_a_name_that_is_no_text_gets_into_the_graph_and_the_file(folder):
+    path = bad_input.named(b"\xff\xfe.png")(folder)
+    command = [sys.executable, "tools/generate.py", "i2v", "--dry-run", "--image", path]
+    done = subprocess.run(command, capture_output=True, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+    plain = plain_name(path)
+    tags.finish(samples.video(folder / "v.mp4", 0.2), folder / "o.mp4", {"inputs": plain})
+    assert tags.read_tags(folder / "o.mp4")["inputs"] == plain == "??.png"
