@@ -152,6 +152,8 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
             thread.join(0.05)
         host.listener = lambda event, data: None
     stages = clock.finish(time.monotonic())
+    if not stop.given_up:
+        host.trim()
     if stop.given_up:
         yield Failed(
             "node",

@@ -31,6 +31,8 @@ CLIENT = "studio"  # with no client id, the executor returns cached outputs empt
 # From 48 GB up (44 GiB as such cards report themselves) the plain decode fits at 1080p and avoids
 # seams; below, tiles of 768 px do. Lightricks' advice, not measured here.
 PLAIN_DECODE = 44 * 1024**3
+GRAPHS_KEPT = 8  # graphs whose results stay: one of each mode and two more
+LARGE_RESULT = 64 * 1024**2  # bytes; a prompt is 25 MB, latents of 121 frames at 1080p are 17 MB
 VRAM_FLAGS = ("lowvram", "normalvram", "highvram")
 
 log = logging.getLogger("studio.comfy")
@@ -124,6 +126,38 @@ class Host:
 
         mm.unload_all_models()
         self.executor.reset()
+
+    def trim(self) -> None:
+        """Forget results of old graphs, and large ones of all graphs but the last.
+
+        The last graph stays whole: it answers an identical request. Of those before it, prompts and
+        latents are worth keeping, and megabytes each; a decoded picture is gigabytes at 1080p.
+        """
+        cache = self.executor.caches.outputs
+        for key, entry in list(cache.cache.items()):
+            age = cache.generation - cache.used_generation.get(key, 0)
+            if age >= GRAPHS_KEPT or (age and held_bytes(entry.outputs) > LARGE_RESULT):
+                for table in (cache.cache, cache.used_generation, cache.timestamps, cache.children):
+                    table.pop(key, None)
+
+
+def held_bytes(value: Any, depth: int = 6) -> int:
+    """Bytes of the tensors in a node's result: in lists, dictionaries and ComfyUI's own values."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if depth == 0:
+        return 0
+    if isinstance(value, (list, tuple)):
+        inside: Any = value
+    elif isinstance(value, dict):
+        inside = value.values()
+    elif type(value).__module__.startswith("comfy_api."):
+        inside = vars(value).values() if hasattr(value, "__dict__") else ()
+    else:
+        return 0
+    return sum(held_bytes(part, depth - 1) for part in inside)
 
 
 class _Logged(io.TextIOBase):

@@ -16,6 +16,7 @@ import samples
 
 import backend
 import bootstrap
+import comfyhost
 import engine as engines
 import media
 import mediafile
@@ -96,6 +97,36 @@ def test_after_one_mode_the_others_load_only_what_is_new(engine, tmp_path):
     for mode in MODES:
         request = samples.request_for(mode, tmp_path, seed=232)
         assert not set(LOADERS) & set(ran(engine, request, tmp_path)), mode
+
+
+@comfy
+def test_results_of_old_graphs_and_large_ones_are_forgotten(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(comfyhost, "GRAPHS_KEPT", 2)
+    for seed in range(241, 245):
+        ran(engine, samples.request_for("t2v", tmp_path, seed=seed), tmp_path)
+    cache = backend.HOST.executor.caches.outputs
+    assert set(cache.used_generation.values()) == {cache.generation - 1, cache.generation}
+    assert cache.cache.keys() <= cache.used_generation.keys()
+    monkeypatch.setattr(comfyhost, "LARGE_RESULT", 2**20)
+    last = samples.request_for("t2v", tmp_path, seed=245)
+    ran(engine, last, tmp_path)
+    large = [k for k, e in cache.cache.items() if comfyhost.held_bytes(e.outputs) > 2**20]
+    assert large
+    assert {cache.used_generation[key] for key in large} == {cache.generation}
+    assert ran(engine, last, tmp_path) == []
+
+
+@comfy
+def test_held_bytes_sees_into_a_video(engine):
+    from fractions import Fraction
+
+    import torch
+    from comfy_api.latest import InputImpl, Types
+
+    frames = torch.zeros(5, 8, 8, 3)
+    parts = Types.VideoComponents(images=frames, audio=None, frame_rate=Fraction(24))
+    assert comfyhost.held_bytes([[InputImpl.VideoFromComponents(parts)]]) == frames.numel() * 4
+    assert comfyhost.held_bytes([[{"samples": frames}], "text", None]) == frames.numel() * 4
 
 
 @comfy
