@@ -265,7 +265,7 @@ def _executor(server: Any):
 
     One figure differs: main.py drops results of earlier graphs whenever less than 96 GB of memory
     are free, so switching modes and back reads the prompt again. Here they go when less than a fifth
-    of the machine's memory is free; they are latents and embeddings, megabytes each.
+    of the machine's memory is free; :meth:`Host.trim` sees to it that it does not come to that.
     """
     import comfy.model_management as mm
     import execution
