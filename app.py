@@ -10,8 +10,10 @@ import logging
 import os
 import sys
 import threading
+from pathlib import Path
 
 import bootstrap
+import hub_cache
 import logs
 from registry import REQUESTS
 
@@ -44,9 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logs.setup(terminal=True)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    hub_cache.prepare()  # on a Space, before anything imports huggingface_hub
     import quick_gradio
 
     quick_gradio.prepare()
+    import zerogpu  # noqa: F401 - on a ZeroGPU Space it imports spaces, which must precede torch
     import ui
     from jobs import Studio
 
