@@ -50,7 +50,6 @@ def main(argv: list[str] | None = None) -> int:
     import quick_gradio
 
     quick_gradio.prepare()
-    import zerogpu  # noqa: F401 - on a ZeroGPU Space it imports spaces, which must precede torch
     import ui
     from jobs import Studio
 
