@@ -114,7 +114,9 @@ def measure(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
         for turn in range(rounds + 1):
             with studio(Path(folder)) as (address, begun):
                 page, requests, usable = open_page(chromium, address, begun)
-                page.wait_for_selector(".studio-engine .dot.demo", state="attached", timeout=LIMIT_MS)
+                page.wait_for_selector(
+                    ".studio-engine .dot.demo", state="attached", timeout=LIMIT_MS
+                )
                 ready = time.monotonic() - begun
                 answers = [page.evaluate(ANSWER) for _ in range(5)] if turn else []
                 if turn:  # the first round only fills the system's file cache
