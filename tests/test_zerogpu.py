@@ -376,10 +376,9 @@ def test_a_real_run_streams_through_a_worker(studio):
     assert run.notes().count("Reading the models into memory, once; this costs no GPU time.") == 1
     assert any("of GPU quota" in note for note in run.notes())
     info = samples_info(final["path"])
-    assert (info.width, info.height, info.frames) == (256, 192, 25)
+    assert (info.width, info.height, round(info.seconds * info.fps)) == (256, 192, 25)
     assert info.has_audio
-    names = [e["name"] for e in run.events if e["kind"] == "Stage"]
-    assert "Loading the models" not in names  # they were in the fork's cache
+    assert final["cached"] >= 5  # the five loaders, in the fork's cache
     again = Made(studio, fox(1))
     second = again.end(60)
     assert second["kind"] == "Finished"
@@ -402,8 +401,7 @@ def test_a_killed_worker_is_told_within_five_seconds_and_the_next_run_works(stud
     after = Made(studio, fox(3))
     final = after.end(60)
     assert final["kind"] == "Finished"
-    names = [e["name"] for e in after.events if e["kind"] == "Stage"]
-    assert "Loading the models" not in names  # the new worker starts warm
+    assert final["cached"] >= 5  # the new worker starts warm: five loaders
     print(f"killed: told after {took:.2f} s")
 
 
