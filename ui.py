@@ -315,7 +315,12 @@ class _Wires:
         buttons.cancel.click(do.cancel, None, buttons.cancel, queue=False, **QUIET)
         self.page.unload(do.leave)
         result.history.select(
-            do.history, self.desk, [self.desk, *shown, *self.filled], queue=False, **QUIET
+            do.history,
+            self.desk,
+            [self.desk, *shown, *self.filled],
+            queue=False,
+            trigger_mode="multiple",
+            **QUIET,
         ).then(**self.check)
 
     def engine(self, buttons: _Buttons) -> None:

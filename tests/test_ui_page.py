@@ -103,15 +103,9 @@ class Visitor:
 
 def small(mode: str, **values) -> dict:
     size = {"width": 256, "height": 256} if mode == "style" else {"width": 256, "height": 192}
-    return {
-        "mode": mode,
-        "prompt": "A test.",
-        "seconds": 1.0,
-        "fps": 24,
-        "seed": 5,
-        **size,
-        **values,
-    }
+    named = {f.name: "given.file" for f in MODES[mode].fields if f.required}
+    made = {"mode": mode, "prompt": "A test.", "seconds": 1.0, "fps": 24, "seed": 5}
+    return {**made, **named, **size, **values}
 
 
 LONG_JOB = {"width": 768, "height": 512, "seconds": 10.0}
