@@ -80,8 +80,10 @@ class Handlers:
             heard = looking.sound_words(given["audio"], given["audio_start"])
         preset = self._preset(spec.presets[given["preset"]], request)
         able = gr.update(interactive=request is not None)
+        broken = self.studio.state.status == "failed"
+        ready = gr.update(interactive=request is not None and not broken)
         summary = self._summary(request, missing, bool(errors))
-        return [*slots, *crops, heard, gr.update(visible=bool(heard)), preset, summary, able, able]
+        return [*slots, *crops, heard, gr.update(visible=bool(heard)), preset, summary, ready, able]
 
     def _preset(self, preset: Any, request: Request | None) -> dict[str, str]:
         cost = ""

@@ -256,6 +256,7 @@ class _Wires:
         touched = [part.change for part in whole if part not in typed]
         gr.on([*touched, *[part.blur for part in typed]], **check)
         self.page.load(**check)
+        self.card.change(**check)  # a set-up that failed, or was mended, decides on Generate too
         filled = [mode, self.header, *form.outputs(), *tries, form.randomise]
         self.filled, self.check = filled, check
         mode.input(do.switch, [mode, *whole], [self.header, *form.outputs(), *tries], **fast).then(

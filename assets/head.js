@@ -45,8 +45,9 @@
     }).observe(side, { attributes: true, attributeFilter: ["class"] });
     wide.addEventListener("change", sync);
     scrim.addEventListener("click", close);
-    side.addEventListener("change", (event) => {
-      if (event.target.name && event.target.closest("#mode") && !keyed) close();
+    // A click, not a change: choosing the mode that is already chosen closes the drawer too.
+    side.addEventListener("click", (event) => {
+      if (event.target.matches("#mode input") && !keyed) close();
     });
     // Arrow keys walk through the modes; only a click or Enter is a choice that closes the drawer.
     let keyed = false;

@@ -16,7 +16,7 @@ from gradio_client import Client, handle_file
 import mediafile
 from modes import MODES
 
-pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+pytestmark = pytest.mark.comfy
 
 
 @pytest.fixture(scope="module")

@@ -278,8 +278,10 @@ def main() -> None:
     """Serve until killed."""
     global ENGINE
     if "--comfy" in sys.argv:
+        import duration
         from engine import Engine
 
+        duration.MINIMUM = 60  # a crowded machine is not what these tests are about
         sys.path.insert(0, os.environ["LTX23_AIO_COMFY_DIR"])
         from comfy.cli_args import args
 
