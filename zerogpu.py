@@ -71,7 +71,11 @@ QUEUE = 32
 
 EVENT_BYTES = 3800  # a pipe takes 4,096 at once: a worker killed while writing leaves no half event
 SAID_NOTHING = 60.0  # a worker ticks five times a second; silent for so long, it hangs
+GONE = 1.5  # seconds after a worker's end in which the package, too, has to notice it
 CANCEL_GRACE = 5.0  # seconds a cancelled worker has to say so; the mark stops it afterwards, too
+# Seconds a cancelled worker's node has to stop. Then the worker ends itself: its GPU is free at once,
+# and the next run gets a new worker instead of one in which an old node still works.
+STUCK = 15.0
 TOKEN_SLACK = 10.0  # seconds a visitor's token must still be good for, to be used again
 
 JOB, CANCEL, PID = "job.pickle", "cancel", "worker.pid"
@@ -119,19 +123,28 @@ def gpu_run(job_file: str, seconds: float) -> Iterator[Event]:
             cancelled while it waited: ZeroGPU starts it all the same.
         seconds: of GPU time reserved; read by the decorator.
     """
-    job = _load(Path(job_file))
-    if job is None:
-        yield Failed.of(backend.interrupted())
-        return
-    events = backend.run_graph(job)
+    events = None
     try:
+        job = _load(Path(job_file))
+        if job is None:
+            yield Failed.of(backend.interrupted())
+            return
+        events = backend.run_graph(job)
+        stopping = None
         for event in events:
+            if stopping is None and backend.marked(job):
+                stopping = time.monotonic()
+            elif stopping is not None and time.monotonic() - stopping > STUCK:
+                log.error("A cancelled node does not stop; its GPU worker ends")
+                os._exit(1)
             yield small(event)
     except Exception as error:
         log.exception("The run failed in a way nobody expected")
-        yield Failed("internal", f"{type(error).__name__}: {str(error)[:300]}").scrubbed()
+        what, advice = f"{type(error).__name__}: {str(error)[:300]}", "If it stays, report it."
+        yield small(Failed("internal", what, "", f"Try again. {advice}").scrubbed())
     finally:
-        events.close()
+        if events is not None:
+            events.close()
 
 
 def _load(path: Path) -> backend.Job | None:
@@ -174,6 +187,8 @@ class _Call:
         self.heard: queue.SimpleQueue = queue.SimpleQueue()
         self.begun: float | None = None  # when the worker was forked, or first spoke
         self.spoke = self.killed = False
+        with contextlib.suppress(OSError):
+            (job_file.parent / PID).unlink()  # of an attempt before this one
         self.thread = threading.Thread(
             target=forkgate.carried(self._pump), name="zerogpu", daemon=True
         )
@@ -196,12 +211,14 @@ class _Call:
         """The worker's events and our own ticks; ends with one Finished or Failed, or an exception
         as the generator's value, or None where the stream ended without a word."""
         begun = last = time.monotonic()
-        asked, told = 0.0, False
+        asked, gone, told = 0.0, 0.0, False
         while True:
             if cancel.is_set() and not asked:
                 asked = time.monotonic()
                 self.stop()
             if asked and (not self.spoke or time.monotonic() - asked > CANCEL_GRACE):
+                if self.spoke and last < asked:  # not even a tick: it does not see the mark
+                    self._kill()
                 return Failed.of(backend.interrupted())
             try:
                 event = self.heard.get(timeout=backend.TICK)
@@ -212,6 +229,10 @@ class _Call:
                     yield Note("Waiting for a GPU on ZeroGPU.")
                 if self.spoke and now - last > SAID_NOTHING:
                     self._kill()
+                if not self._alive():
+                    gone = gone or now
+                    if now - gone > GONE:  # it could not tell the scheduler, and will not tell us
+                        return refusals.Gone()
                 yield Tick(now - begun)
                 continue
             if event is None or isinstance(event, (Finished, Failed, BaseException)):
@@ -230,8 +251,18 @@ class _Call:
         with contextlib.suppress(OSError, ValueError):
             if not self.killed:
                 self.killed = True
-                log.error("A GPU worker said nothing for %.0f s and is ended", SAID_NOTHING)
+                log.error("A GPU worker says nothing any more and is ended")
                 os.kill(int((self.job_file.parent / PID).read_text()), signal.SIGKILL)
+
+    def _alive(self) -> bool:
+        """Whether the worker's process is there; True where that cannot be told."""
+        try:
+            os.kill(int((self.job_file.parent / PID).read_text()), 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, ValueError):
+            return True
+        return True
 
     @property
     def elapsed(self) -> float:

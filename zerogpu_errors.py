@@ -16,11 +16,18 @@ from events import Failed
 
 WORKER, ABORTED = "ZeroGPU worker error", "GPU task aborted"
 SIGN_IN = "Open the Space on huggingface.co, sign in and try again."
+SOON = "Try again in a few minutes."
 LATER = "Try again in a few minutes; shorter runs are served first."
 
-_QUOTA = re.compile(r"\((\d+)s requested vs\. (-?\d+)s left\)")
-_WAIT = re.compile(r"Try again in (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
-_NUMBER = re.compile(r"\((\d+)s\)")
+_QUOTA = re.compile(r"\((\d+)(?:\.\d+)? ?s requested vs\.? (-?\d+)(?:\.\d+)? ?s left\)")
+_WAIT = re.compile(r"[Tt]ry again in (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
+_NUMBER = re.compile(r"\((\d+)(?:\.\d+)? ?s\)")
+
+
+class Gone(Exception):
+    """The worker's process has ended, and the package has not said so."""
+
+    title, message = WORKER, ABORTED
 
 
 def aborted(error: BaseException) -> bool:
@@ -162,25 +169,52 @@ def _client(message: str, error: BaseException) -> tuple[str, str, str, str]:
 
 
 def _worker(message: str, error: BaseException) -> tuple[str, str, str, str]:
-    what = f"The GPU worker failed: {message.strip(chr(39))[:120]}"
+    what = f"The GPU worker failed: {_plain(message, 120)}"
     return "gpu_lost", what, "", "Try again; if it stays, report it."
 
 
 def _untitled(message: str, error: BaseException) -> tuple[str, str, str, str]:
-    """``RuntimeError`` of the package, its HTTP client's errors, what starting a process raises."""
+    """``RuntimeError`` of the package, its HTTP client's errors, what starting a process raises, and
+    titles of other versions of the package, whose messages are looked at instead."""
     if "Connection closed by visitor" in message:
         return "interrupted", "Cancelled", "", ""
     if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
         what = f"ZeroGPU's scheduler does not answer ({type(error).__name__})"
-        return "gpu_busy", what, "", "Try again in a few minutes."
+        return "gpu_busy", what, "", SOON
     if "ZeroGPU API" in message or "end of stream" in message or "queue disconnect" in message:
-        what = f"ZeroGPU's scheduler refused the call: {message[:160]}"
-        return "gpu_busy", what, "", "Try again in a few minutes."
+        what = f"ZeroGPU's scheduler refused the call: {_plain(message)}"
+        return "gpu_busy", what, "", SOON
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         what = "The Space has no memory left to start a GPU worker"
         return "out_of_memory", what, "", "Wait until other runs have ended, then try again."
+    if any(kind.__module__.startswith("gradio") for kind in type(error).__mro__):
+        said = f"{title_of(error)} {message}".lower()
+        for words, explained in _BY_WORDS:
+            if any(word in said for word in words):
+                return explained(message, error)
+        if "zerogpu" in said:
+            return "gpu_busy", f"ZeroGPU refused the call: {_plain(message)}", "", SOON
+    if _asking(error):
+        what = f"ZeroGPU's scheduler answered in a way that is not understood ({_plain(message)})"
+        return "gpu_busy", what, "", f"{SOON[:-1]}; if it stays, report it."
     what = f"The GPU call failed: {type(error).__name__}: {scrub(message)[:200]}"
     return "internal", what, "", "Try again; if it stays, report it."
+
+
+def _plain(message: str, length: int = 160) -> str:
+    """A message as one short line."""
+    return " ".join(message.strip("'\" ").split())[:length].rstrip(". ")
+
+
+def _asking(error: BaseException) -> bool:
+    """Whether an exception was raised while the package spoke with the scheduler."""
+    frame = error.__traceback__
+    while frame is not None:
+        place = frame.tb_frame.f_code.co_filename.replace("\\", "/")
+        if place.endswith(("spaces/zero/api.py", "spaces/zero/client.py")):
+            return True
+        frame = frame.tb_next
+    return False
 
 
 _BY_TITLE = {
@@ -191,3 +225,12 @@ _BY_TITLE = {
     "ZeroGPU client error": _client,
     WORKER: _worker,
 }
+# The same for other titles, the more telling words first.
+_BY_WORDS = (
+    (("illegal duration", "larger than the maximum"), _illegal),
+    (("pending credits", "too many zerogpu credits"), _pending),
+    (("no gpu was available", "no gpu is available"), _busy),
+    (("quota", "runs limit", "gpu limit"), _quota),
+    (("expired", "proxy token"), _client),
+    (("worker", "aborted"), _worker),
+)

@@ -43,6 +43,7 @@ def app(space):
     """The Space, its scheduler set back and every GPU given back."""
     app, scheduler = space
     scheduler.slots, scheduler.keep_warm, scheduler.answers = 1, True, []
+    scheduler.allows, scheduler.releases = [], []
     scheduler.calls.clear()
     app.scheduler = scheduler
     yield app
@@ -176,6 +177,27 @@ def test_a_worker_that_says_nothing_is_ended(app):
 
 
 @linux
+def test_a_worker_that_dies_is_told_even_when_the_scheduler_cannot_be_told(app):
+    app.scheduler.releases = [500]
+    run = app.fake("kill", visitor=VISITOR)
+    assert run.end()["category"] == "gpu_lost"
+    assert time.monotonic() - run.begun < 5
+    assert app.fake("steps", visitor=VISITOR).end()["kind"] == "Finished"
+    app.ask("forget")  # the package waits 20 minutes for that call's end
+
+
+@linux
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_worker_that_may_not_start_says_so(app, status):
+    app.fake("kill", visitor=VISITOR).end()  # the next one has to be allowed
+    app.scheduler.allows = [status]
+    final = app.fake("steps", visitor=VISITOR).end()
+    assert final["category"] == "gpu_lost"
+    assert final["advice"]
+    assert app.fake("steps", visitor=VISITOR).end()["kind"] == "Finished"
+
+
+@linux
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_lost_final_event_finds_this_runs_own_video_and_no_other(app, tmp_path, torn):
     video = samples.video(tmp_path / "made.mp4", 0.5)
@@ -263,6 +285,19 @@ def test_a_closed_tab_gives_the_gpu_back(app, waiting):
     assert app.fake("steps", visitor=VISITOR).end()["kind"] == "Finished"
 
 
+@linux
+@pytest.mark.parametrize("mute", [False, True])
+def test_a_cancelled_node_that_does_not_stop_frees_its_gpu(app, mute):
+    run = app.fake("stuck", visitor=VISITOR, job="stuck", grace=0.5, mute=mute)
+    run.until("Step")
+    app.ask("cancel", "stuck")
+    assert run.end()["category"] == "interrupted"
+    settled(app, 5.0)  # the worker is gone, long before the 30 s it had
+    after = app.fake("steps", visitor=VISITOR)
+    assert after.end()["kind"] == "Finished"
+    assert who(after)[1] == 1  # a new one, in which nothing old still works
+
+
 # ---------------------------------------------------------------------------- refusals
 
 PRO = {"X-Authenticated": "pro"}
@@ -310,6 +345,38 @@ FREE = {"X-Authenticated": "regular"}
         (Answer(queue=0.3, then="end"), VISITOR, "gpu_busy", ("refused the call", "minutes")),
         (Answer(401), VISITOR, "gpu_session", ("open for too long", "Reload the page")),
         (Answer(500), VISITOR, "gpu_busy", ("refused the call", "500")),
+        (Answer(403), "", "gpu_busy", ("refused the call", "403")),
+        (
+            Answer(500, body=b"<html>Bad gateway</html>", headers={"Content-Type": "text/html"}),
+            VISITOR,
+            "gpu_busy",
+            ("refused the call", "minutes"),
+        ),
+        (Answer(429, body=b"<html>slow down</html>"), VISITOR, "gpu_busy", ("not understood",)),
+        (Answer(429, body=b'{"detail": "no"}'), VISITOR, "gpu_busy", ("not understood",)),
+        (Answer(429, body=b"[]"), "", "gpu_busy", ("not understood", "minutes")),
+        (Answer(200, body=b'{"idle": true}'), VISITOR, "gpu_busy", ("not understood",)),
+        (Answer(599), VISITOR, "gpu_busy", ("not understood",)),
+        (
+            Answer(503, headers={"X-Authenticated": "team"}),
+            VISITOR,
+            "gpu_busy",
+            ("not understood",),
+        ),
+        (Answer(hang_up=True), VISITOR, "gpu_busy", ("does not answer", "minutes")),
+        (
+            Answer(429, left=1, wait=61.0, delay=1.5, headers=FREE),
+            VISITOR,
+            "gpu_quota",
+            ("1 s left",),
+        ),
+        (
+            Answer(429, left=-3, wait=61.0),
+            token(error="no such user", exp=2_000_000_000),
+            "gpu_quota",
+            ("0 s left", "2 min"),
+        ),
+        (Answer(401), "no.jwt", "gpu_session", ("Reload the page",)),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

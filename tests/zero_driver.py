@@ -8,6 +8,7 @@ the endpoints below; the first line on stdout is its port.
     make      Engine.run, with demo weights (only with --comfy)
     cancel    press cancel for a job by name
     threads   names of the living threads and processes
+    forget    leave the threads that live now out of that
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ from errors import StudioError  # noqa: E402
 from events import Event, Failed, Finished, Note, Preview, Step, Tick  # noqa: E402
 
 CANCELS: dict[str, threading.Event] = {}
+FORGOTTEN: list[threading.Thread] = []
 COUNT = 0  # of jobs in this process: the parent's never changes, a warm worker's does
 HELD = threading.Lock()  # what the scenario "lock" takes
 
@@ -164,7 +166,17 @@ def _hang(job: backend.Job, told_to: dict) -> Iterator[Event]:
     time.sleep(60)
 
 
+def _stuck(job: backend.Job, told_to: dict) -> Iterator[Event]:
+    """A node that neither ends nor looks for an interrupt; ``mute``: and keeps the GIL."""
+    zerogpu.STUCK = told_to.get("stuck", 1.0)
+    yield Step(1, 3)
+    while True:
+        time.sleep(60 if told_to.get("mute") else backend.TICK)
+        yield Tick(0.0)
+
+
 SCENARIOS = {
+    "stuck": _stuck,
     "steps": _steps,
     "slow": _slow,
     "writing": _die_writing,
@@ -193,6 +205,7 @@ def fake(name: str, seconds: int, settings: str) -> Iterator[str]:
     cancel = CANCELS.setdefault(told_to.get("job", name), threading.Event())
     cancel.clear()
     zerogpu.SAID_NOTHING = told_to.get("patience", 60.0)
+    zerogpu.CANCEL_GRACE = told_to.get("grace", 5.0)
     output = Path(told_to.get("output", "/nonexistent"))
     with tempfile.TemporaryDirectory(prefix="ltx23-run-") as folder, _busy(told_to):
         job = backend.Job({"1": node, "2": saver}, (), {}, False, folder)
@@ -236,9 +249,19 @@ def threads() -> str:
     """What is alive: threads of ours, and child processes."""
     import psutil
 
-    ours = [t.name for t in threading.enumerate() if t.name in ("zerogpu", "executor", "warm")]
+    ours = [t.name for t in _ours() if t not in FORGOTTEN]
     children = [p.pid for p in psutil.Process().children() if p.status() != "zombie"]
     return json.dumps({"threads": ours, "children": children, "count": COUNT})
+
+
+def forget() -> str:
+    """Do not speak of the threads that live now: the package will not let go of them."""
+    FORGOTTEN.extend(_ours())
+    return "forgotten"
+
+
+def _ours() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name in ("zerogpu", "executor", "warm")]
 
 
 def make(request: str, out: str, job: str, local: bool) -> Iterator[str]:
@@ -296,6 +319,7 @@ def main() -> None:
         gr.api(reserved, api_name="reserved", queue=False)
         gr.api(cancel, api_name="cancel", queue=False)
         gr.api(threads, api_name="threads", queue=False)
+        gr.api(forget, api_name="forget", queue=False)
     page.queue(max_size=zerogpu.QUEUE, default_concurrency_limit=8)
     page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
     print(f"PORT {page.server_port}", flush=True)

@@ -40,6 +40,9 @@ class Answer:
         queue: seconds in the queue's stream first; None for no stream.
         then: how the stream ends: ``succeeded``, ``failed`` or ``end`` (closed without a word).
         headers: of the answer.
+        delay: seconds before anything is answered.
+        body: sent as it is, in place of what the real scheduler would say; None for that.
+        hang_up: close the connection without any answer.
     """
 
     status: int = 200
@@ -48,6 +51,9 @@ class Answer:
     queue: float | None = None
     then: str = "succeeded"
     headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    body: bytes | None = None
+    hang_up: bool = False
 
 
 class Scheduler:
@@ -57,6 +63,8 @@ class Scheduler:
         slots: how many GPUs there are.
         keep_warm: whether a worker that was released well may be used again.
         answers: what the next calls of ``/schedule`` get, in this order; then GPUs.
+        allows, releases: statuses the next calls of these endpoints get. A refused allow starts
+            nothing; a release happens all the same.
         calls: (endpoint, parameters, time) of every call.
         killed: process ids ended here, in order.
     """
@@ -64,6 +72,8 @@ class Scheduler:
     def __init__(self, slots: int = 1):
         self.slots, self.keep_warm = slots, True
         self.answers: list[Answer] = []
+        self.allows: list[int] = []
+        self.releases: list[int] = []
         self.calls: list[tuple[str, dict[str, str], float]] = []
         self.killed: list[int] = []
         self._lock = threading.RLock()
@@ -120,11 +130,13 @@ class Scheduler:
             self._schedule(http, float(given.get("durationSeconds", 60)))
         elif path == "/allow":
             grant = self._grants.get(given["allowToken"])
-            if grant is not None:
+            status = self.allows.pop(0) if self.allows else 200 if grant else 404
+            if grant is not None and status == 200:
                 self._start(grant, int(given["pid"]))
-            _reply(http, 200 if grant else 404)
+            _reply(http, status)
         elif path == "/release":
-            _reply(http, self._release(given["allowToken"], given["fail"].lower() == "true"))
+            status = self._release(given["allowToken"], given["fail"].lower() == "true")
+            _reply(http, self.releases.pop(0) if self.releases else status)
         else:
             _reply(http, 200 if path == "/startup-report" else 404)
 
@@ -132,7 +144,13 @@ class Scheduler:
         with self._lock:
             answer = self.answers.pop(0) if self.answers else Answer()
             waiting = answer.queue is not None or (answer.status == 200 and not self._free())
-        if answer.status == 429:
+        time.sleep(answer.delay)
+        if answer.hang_up:
+            http.close_connection = True
+            return
+        if answer.body is not None:
+            _reply(http, answer.status, answer.body, answer.headers)
+        elif answer.status == 429:
             body = {"left": answer.left, "wait": answer.wait}
             _reply(http, 429, body, answer.headers)
         elif answer.status != 200:
@@ -234,7 +252,9 @@ def _reply(
     body: object = None,
     headers: dict[str, str] | None = None,
 ) -> None:
-    data = b"" if body is None else json.dumps(body).encode()
+    data = b"" if body is None else body
+    if not isinstance(data, bytes):
+        data = json.dumps(data).encode()
     http.send_response(status)
     for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
         http.send_header(name, value)
