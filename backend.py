@@ -7,6 +7,7 @@ that on ZeroGPU exactly this function runs in a worker and everything around it 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import ctypes
 import json
@@ -16,7 +17,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ from events import Event, Failed, Finished, Preview, Stage, Step, Tick
 
 TICK = 0.2  # seconds between signs of life; ZeroGPU closes a stream only at a yield
 PREVIEW_GAP = 0.3  # seconds between preview pictures
-# A node that does not look for an interrupt has one raised in its thread after HANG seconds; that
-# ends Python code, and native code as soon as it returns. After GIVE_UP more seconds the thread is
-# left behind with its executor, and the next run gets a new one.
-HANG, GIVE_UP = 20.0, 60.0
+# A node that does not look for an interrupt has one raised in its thread: after SOON seconds where
+# the file is written, which may be stopped anywhere, after HANG seconds elsewhere. That ends Python
+# code, and native code as soon as it returns. After GIVE_UP more seconds the thread is left behind
+# with its executor, and the next run gets a new one.
+SOON, HANG, GIVE_UP = 0.4, 20.0, 60.0
 
 log = logging.getLogger("studio")
 
@@ -130,10 +132,10 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
             watch.put("end", None)
 
     host.listener = watch.hear
-    begun = time.monotonic()
+    begun, wall = time.monotonic(), time.time()
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="executor")
     thread.start()
-    stop = _Stop(host, thread)
+    stop = _Stop(host, thread, lambda: bool(watch.executed) and watch.executed[-1] in outputs)
     try:
         while True:
             asked = (cancel is not None and cancel.is_set()) or stop.begun or marked(job)
@@ -142,6 +144,8 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
             try:
                 kind, value, when = watch.events.get(timeout=TICK)
             except queue.Empty:
+                if not thread.is_alive() and watch.events.empty():
+                    break  # stopped so hard that it could not say so
                 yield Tick(time.monotonic() - begun)
                 continue
             if kind == "end":
@@ -150,6 +154,9 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
     finally:
         while thread.is_alive() and not stop.push():
             thread.join(0.05)
+        stop.release()
+        if crash or not host.executor.success:
+            _remove_partial(host, job, wall)
         host.listener = lambda event, data: None
     stages = clock.finish(time.monotonic())
     if not stop.given_up:
@@ -162,27 +169,44 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
             "The next run gets a fresh start; if memory stays full, start the studio again.",
         )
         return
-    yield _outcome(host, job, watch, crash, stages, time.monotonic() - begun)
+    final = _outcome(host, job, watch, crash, stages, time.monotonic() - begun)
+    if stop.raised and not stop.writing():
+        host.unload()  # it may have been stopped with half a model loaded
+    yield final
+
+
+def _remove_partial(host: comfyhost.Host, job: Job, since: float) -> None:
+    """Remove what a run that did not end well wrote of its video; an earlier run's stays."""
+    for node_id in workflow.outputs(job.graph):
+        where = host.output_dir / str(job.graph[node_id]["inputs"]["filename_prefix"])
+        for path in where.parent.glob(f"{where.name}*"):
+            with contextlib.suppress(OSError):  # housekeeping comes by later
+                if path.stat().st_mtime >= since - 1:
+                    path.unlink()
 
 
 class _Stop:
     """Stopping a run's thread: by ComfyUI's interrupt, by an exception, by leaving it behind."""
 
-    def __init__(self, host: comfyhost.Host, thread: threading.Thread):
-        self.host, self.thread = host, thread
+    def __init__(self, host: comfyhost.Host, thread: threading.Thread, writing: Callable[[], bool]):
+        self.host, self.thread, self.writing = host, thread, writing
         self.begun = 0.0
         self.raised = self.given_up = False
+        self.release: Callable[[], None] = lambda: None  # call it when the run is over
 
     def push(self) -> bool:
         """Ask again, harder the longer it takes; True once the thread is left behind."""
         import comfy.model_management as mm
 
         now = time.monotonic()
-        self.begun = self.begun or now
+        if not self.begun:
+            self.begun, self.release = now, self.host.stop_between_layers()
         self.host.interrupt()  # again and again: execute() clears a flag set before it began
-        if not self.raised and now - self.begun > HANG:
+        patience = SOON if self.writing() else HANG
+        if not self.raised and now - self.begun > patience and self.thread.is_alive():
             self.raised = True
-            log.warning("A node does not stop; its thread is interrupted")
+            if patience == HANG:
+                log.warning("A node does not stop; its thread is interrupted")
             error = ctypes.py_object(mm.InterruptProcessingException)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), error)
         if not self.given_up and now - self.begun > HANG + GIVE_UP and self.thread.is_alive():

@@ -101,10 +101,26 @@ class Host:
         return total - int(mm.get_free_memory(device)), total
 
     def interrupt(self) -> None:
-        """Ask the running graph to stop at the next step or node."""
+        """Ask the running graph to stop at the next layer, step or node."""
         import comfy.model_management as mm
 
         mm.interrupt_current_processing()
+
+    def stop_between_layers(self) -> Callable[[], None]:
+        """From now on, stop an interrupted graph between two layers of any model.
+
+        ComfyUI itself looks between two steps only, and one step, one decode or one long prompt can
+        take many seconds. Only installed to stop a run: torch calls every layer slower with it.
+
+        Returns:
+            what takes it away again.
+        """
+        import comfy.model_management as mm
+        from torch.nn.modules.module import register_module_forward_pre_hook
+
+        return register_module_forward_pre_hook(
+            lambda module, inputs: mm.throw_exception_if_processing_interrupted()
+        ).remove
 
     def renew(self) -> None:
         """A new executor with an empty cache, for when a run's thread cannot be stopped.

@@ -325,6 +325,58 @@ def test_nodes_that_no_mode_has_may_not_run(engine, tmp_path, monkeypatch):
 
 
 @pytest.mark.comfy
+@pytest.mark.parametrize("how", ["switch", "closed"])
+def test_cancel_while_the_file_is_written_leaves_nothing_of_it(engine, tmp_path, how):
+    clips = backend.HOST.output_dir / "studio"
+    request = samples.request_for(
+        "t2v", tmp_path, seed=981 + len(how), width=512, height=384, seconds=6.0
+    )
+    cancel, before, final = threading.Event(), set(clips.glob("*")), None
+    stream = engine.run(request, tmp_path / "out", cancel)
+    for event in stream:
+        if isinstance(event, Stage) and event.name == "Writing the file":
+            time.sleep(0.2)  # into the middle of it
+            if how == "closed":
+                break
+            cancel.set()
+        final = event
+    stream.close()
+    if how == "switch":
+        assert isinstance(final, Failed)
+        assert final.category == "interrupted"
+    assert set(clips.glob("*")) == before
+    made(engine, tmp_path, 983)
+
+
+@pytest.mark.comfy
+def test_a_step_longer_than_patience_is_stopped_between_two_layers(engine, tmp_path, monkeypatch):
+    """Nothing but the layers themselves can notice: one step is all there is."""
+    monkeypatch.setattr(backend, "HANG", 1e9)
+    import comfy.model_management as mm
+    from torch.nn.modules.module import _global_forward_pre_hooks
+
+    calls, cancel = [], threading.Event()
+
+    def layers():
+        import torch
+
+        layer = torch.nn.Identity()
+        while True:
+            layer(torch.zeros(1))
+            calls.append(1)
+            if len(calls) == 1000:
+                cancel.set()
+            time.sleep(1e-4)
+
+    events = run_with(layers, tmp_path, 985, cancel)
+    assert events[-1].category == "interrupted"
+    assert len(calls) > 1000
+    assert not mm.processing_interrupted()
+    assert not _global_forward_pre_hooks
+    made(engine, tmp_path, 986)
+
+
+@pytest.mark.comfy
 def test_cancel_at_every_stage_twice_and_after_the_end(engine, tmp_path):
     request = samples.request_for("i2v", tmp_path, seed=961)
     names = [e.name for e in engine.run(request, tmp_path / "all") if isinstance(e, Stage)]
