@@ -50,10 +50,11 @@ ON_GPU = (PROMPT, FIRST, UPSCALE, SECOND, PICTURE, SOUND)  # twice as fast on th
 # Seconds until the weights are on the card in a new worker: read before (page cache), or never.
 # 39 and 70 GB; 46 GB took 7 to 15 s from the page cache (Lightricks' all-in-one file), and a Space's
 # disk is taken to read 1 GB a second.
-LOADING = {"demo": (0.3, 2.0), "fp8": (13.0, 39.0), "bf16": (22.0, 70.0)}
+LOADING = {"demo": (0.05, 2.0), "fp8": (13.0, 39.0), "bf16": (22.0, 70.0)}
 # Seconds to fork, to be let onto the card and to make a CUDA context.
-STARTING = {"demo": 0.3, "fp8": 3.0, "bf16": 3.0}
-# On top of what is expected: a time-out costs the whole run. Larger while nothing was measured here.
+STARTING = {"demo": 0.1, "fp8": 3.0, "bf16": 3.0}
+# On top of what is expected: a time-out costs the whole run. Larger while no run
+# of the mode was measured here.
 MARGIN_MEASURED, MARGIN_ASSUMED = 1.25, 1.5
 
 
@@ -174,7 +175,7 @@ def reserve(
             "seconds",
             nearest(request, lambda other: needs(other) <= most),
         )
-    needed = wanted * (MARGIN_MEASURED if known.known else MARGIN_ASSUMED)
+    needed = wanted * (MARGIN_MEASURED if known.knows(request.mode) else MARGIN_ASSUMED)
     seconds = min(most, max(MINIMUM, math.ceil(needed)))
     return Reservation(seconds, size, FACTOR[size] if factor is None else factor, needed)
 

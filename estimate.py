@@ -74,48 +74,134 @@ SPEED_CUDA = {
 SPEED_DEMO = {
     LOAD: 1.0,
     PROMPT: 0.3,
-    PREPARE: 0.1,
-    FIRST: 0.02,
-    UPSCALE: 0.2,
-    SECOND: 0.02,
-    PICTURE: 0.1,
-    SOUND: 0.1,
-    WRITE: 0.03,
+    PREPARE: 0.05,
+    FIRST: 0.003,
+    UPSCALE: 0.1,
+    SECOND: 0.0055,
+    PICTURE: 0.08,
+    SOUND: 0.12,
+    WRITE: 0.1,
 }
+# Seconds that do not depend on the size: of handing out one forward's work, of starting a sampler, a
+# decoder, a file. Demo weights on two cores, measured (tools/check_duration.py); assumed for a card.
+FORWARD = 0.025
+FIXED = {FIRST: 0.12, SECOND: 0.12, PICTURE: 0.35, SOUND: 0.05, WRITE: 0.05}
+
+RECENT = 5  # finished runs that are remembered of every stage
+NEAR = 1.15  # what differs by less is the same work
 
 
 @dataclass
 class Speeds:
-    """Seconds per unit of each stage on this machine, corrected by finished runs. Thread-safe."""
+    """Seconds of each stage on this machine, corrected by finished runs. Thread-safe.
+
+    ``per_unit`` is what is assumed. A stage that was measured takes its assumed time, multiplied as
+    in the runs most like it: one odd run among them changes nothing, and two sizes tell how much of
+    the time depends on the size at all. Runs of the same mode count first: guides add tokens.
+    """
 
     per_unit: dict[str, float]
     measured: set[str] = field(default_factory=set)
+    _seen: dict[tuple[str, str], list[tuple[float, float]]] = field(
+        default_factory=dict, repr=False
+    )
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def learn(self, request: Request, stages: Iterable[tuple[str, float]]) -> None:
-        """Take a finished run's (stage, seconds) into account; cached stages are not in it."""
-        units = work(request)
+        """Take a finished run's (stage, seconds) into account; cached stages are not in it.
+
+        Of the first one only the sampling counts: the rest is slowed by what is loaded on the way.
+        """
+        assumed = self._assumed(request)
         with self._lock:
+            first = not self.measured
             for name, seconds in stages:
-                if units.get(name):
-                    speed = seconds / units[name]
-                    if name in self.measured and name != LOAD:
-                        speed = 0.5 * speed + 0.5 * self.per_unit[name]
-                    self.per_unit[name] = speed
+                if assumed.get(name) and (name in (FIRST, SECOND) or not first):
                     self.measured.add(name)
+                    for mode in (request.mode, ""):
+                        remember(self._seen.setdefault((mode, name), []), assumed[name], seconds)
 
     def seconds(self, request: Request, warm: bool) -> dict[str, float]:
         """Expected seconds of every stage; ``warm`` when the models are already loaded."""
+        assumed = self._assumed(request)
         with self._lock:
-            result = {name: units * self.per_unit[name] for name, units in work(request).items()}
+            result = {
+                name: predicted(
+                    self._seen.get((request.mode, name)) or self._seen.get(("", name)), one
+                )
+                for name, one in assumed.items()
+            }
         if warm:
             result[LOAD] = 0.0
         return result
+
+    def _assumed(self, request: Request) -> dict[str, float]:
+        first, second = MODES[request.mode].presets[request.preset].forwards
+        fixed = dict(FIXED)
+        fixed[FIRST] += first * FORWARD
+        fixed[SECOND] += second * FORWARD
+        units = work(request).items()
+        return {name: fixed.get(name, 0.0) + one * self.per_unit[name] for name, one in units}
 
     @property
     def known(self) -> bool:
         """Whether a run has been measured here, so that the figures mean something."""
         return FIRST in self.measured
+
+    def knows(self, mode: str) -> bool:
+        """Whether a run of that mode has been measured here."""
+        return (mode, FIRST) in self._seen
+
+
+def remember(seen: list[tuple[float, float]], assumed: float, took: float) -> None:
+    """Append a measured run; of many alike, and of very many, the oldest is forgotten."""
+    seen.append((assumed, took))
+    alike = [pair for pair in seen if near(pair[0], assumed)]
+    if len(alike) > RECENT:
+        seen.remove(alike[0])
+    del seen[: -4 * RECENT]
+
+
+def near(one: float, other: float) -> bool:
+    """Whether two amounts of work are about the same."""
+    return one <= other * NEAR and other <= one * NEAR
+
+
+def predicted(seen: list[tuple[float, float]] | None, assumed: float) -> float:
+    """Seconds of a stage that is assumed to take ``assumed``.
+
+    Args:
+        seen: (assumed, measured) seconds of earlier runs, the oldest first.
+    """
+    if not seen:
+        return assumed
+    if alike := [pair for pair in seen if near(pair[0], assumed)]:
+        return assumed * _middle(took / guess for guess, took in alike)
+    groups: list[list[tuple[float, float]]] = []
+    for pair in sorted(seen):
+        if groups and near(groups[-1][0][0], pair[0]):
+            groups[-1].append(pair)
+        else:
+            groups.append([pair])
+    points = [(_middle(g for g, _ in group), _middle(t for _, t in group)) for group in groups]
+    # Between the two sizes around this one, or beyond the two nearest, on a straight line.
+    points.sort(key=lambda point: abs(point[0] - assumed))
+    below = [p for p in points if p[0] < assumed][:1]
+    above = [p for p in points if p[0] > assumed][:1]
+    pair = below + above if below and above else points[:2]
+    shares = [took / guess for guess, took in pair]
+    if len(pair) < 2:
+        return assumed * shares[0]
+    (x, low), (y, high) = sorted(pair)
+    line = low + (high - low) / (y - x) * (assumed - x)
+    # Two points close together, and noise, make any line.
+    return min(max(line, assumed * min(shares)), assumed * max(shares))
+
+
+def _middle(values: Iterable[float]) -> float:
+    """The median; of two the smaller, as a first run is slowed by what is loaded on the way."""
+    ordered = sorted(values)
+    return ordered[(len(ordered) - 1) // 2]
 
 
 class Clock:

@@ -33,6 +33,8 @@ class App:
     def __init__(self, scheduler_url: str, log: Path, *options: str, **environ: str):
         given = {**os.environ, "SPACES_ZERO_DEVICE_API_URL": scheduler_url, **environ}
         given.update(GRADIO_ANALYTICS_ENABLED="False", PYTHONUNBUFFERED="1")
+        # Threads that wait for each other crawl as soon as anybody else uses a core.
+        given.setdefault("OMP_NUM_THREADS", "1")
         self.log = log
         self._out = log.open("w")
         self._process = subprocess.Popen(

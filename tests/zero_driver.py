@@ -285,13 +285,13 @@ def reserved(request: str) -> str:
     """What the form would say, and the seconds needed before any clamp."""
     from request import Request
 
+    asked = Request.from_json(request)
     try:
-        found = ENGINE.reservation(Request.from_json(request))
+        found = ENGINE.reservation(asked)
     except StudioError as error:
         return json.dumps({"refused": str(error)})
-    return json.dumps(
-        {"sentence": found.sentence, "needed": found.needed, "seconds": found.seconds}
-    )
+    stages = ENGINE.speeds.seconds(asked, warm=True)
+    return json.dumps({"sentence": found.sentence, "stages": stages, **vars(found)})
 
 
 ENGINE = None

@@ -29,6 +29,7 @@ class Grant:
     seconds: float
     pid: int = 0
     timer: threading.Timer | None = None
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Scheduler:
             nothing; a release happens all the same.
         calls: (endpoint, parameters, time) of every call.
         killed: process ids ended here, in order.
+        spans: seconds from grant to release of every call that was released, in order.
     """
 
     def __init__(self, slots: int = 1):
@@ -76,6 +78,7 @@ class Scheduler:
         self.releases: list[int] = []
         self.calls: list[tuple[str, dict[str, str], float]] = []
         self.killed: list[int] = []
+        self.spans: list[float] = []
         self._lock = threading.RLock()
         self._grants: dict[str, Grant] = {}
         self._workers: dict[int, int] = {}  # GPU -> process that holds it warm
@@ -223,6 +226,7 @@ class Scheduler:
             grant = self._grants.pop(token, None)
             if grant is None:
                 return 404
+            self.spans.append(time.monotonic() - grant.since)
             if grant.timer:
                 grant.timer.cancel()
             if fail:
