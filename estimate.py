@@ -73,19 +73,19 @@ SPEED_CUDA = {
 }
 SPEED_DEMO = {
     LOAD: 1.0,
-    PROMPT: 0.3,
+    PROMPT: 0.4,
     PREPARE: 0.05,
-    FIRST: 0.003,
+    FIRST: 0.0017,
     UPSCALE: 0.1,
-    SECOND: 0.0055,
+    SECOND: 0.004,
     PICTURE: 0.08,
     SOUND: 0.12,
     WRITE: 0.1,
 }
 # Seconds that do not depend on the size: of handing out one forward's work, of starting a sampler, a
 # decoder, a file. Demo weights on two cores, measured (tools/check_duration.py); assumed for a card.
-FORWARD = 0.025
-FIXED = {FIRST: 0.12, SECOND: 0.12, PICTURE: 0.35, SOUND: 0.05, WRITE: 0.05}
+FORWARD = 0.011
+FIXED = {FIRST: 0.21, SECOND: 0.2, PICTURE: 0.35, SOUND: 0.05, WRITE: 0.05}
 
 RECENT = 5  # finished runs that are remembered of every stage
 NEAR = 1.15  # what differs by less is the same work
