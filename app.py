@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+import allocator
 import bootstrap
 import hub_cache
 import logs
@@ -42,6 +43,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Serve until interrupted; returns the exit status."""
     given = options(argv)
+    allocator.keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logs.setup(terminal=True)
@@ -51,11 +53,14 @@ def main(argv: list[str] | None = None) -> int:
 
     quick_gradio.prepare()
     import ui
+    import zerogpu
     from jobs import Studio
 
     spaces = bootstrap.on_spaces()
     outputs = Path(os.environ.get("LTX23_AIO_OUTPUTS") or bootstrap.REPO / "outputs").resolve()
-    studio = Studio(given.weights, outputs, keep=not spaces, prepare=bootstrap.ensure)
+    studio = Studio(
+        given.weights, outputs, keep=not spaces, slots=zerogpu.SLOTS, prepare=bootstrap.ensure
+    )
     page = ui.build(studio)
     page.launch(
         server_name="0.0.0.0" if spaces else given.host,

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import allocator
 import bootstrap
 import models
 from errors import SetupError, StudioError
@@ -359,6 +360,7 @@ def boot(comfy: Path, demo: bool, report: Callable[[str], None] = log.info) -> H
         raise SetupError(
             "ComfyUI is not installed", str(comfy.name), "Run python3 tools/run.py to set it up."
         )
+    allocator.keep_freed_memory()
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(tempfile.gettempdir(), "ltx23-matplotlib"))
     os.environ.setdefault("AUX_ANNOTATOR_CKPTS_PATH", str(comfy / "models" / "controlnet_aux"))
     os.environ.setdefault("DO_NOT_TRACK", "1")
