@@ -152,14 +152,6 @@ class Engine:
         """
         return zerogpu.reservation(request, self.weights, self.speeds, self.runs > 0)
 
-    def reserves(self, request: Request) -> float | None:
-        """Seconds of quota a run would reserve; None off ZeroGPU, and where it does not fit."""
-        try:
-            reserved = self.reservation(request)
-        except StudioError:
-            return None
-        return float(reserved.quota) if reserved else None
-
     # ------------------------------------------------------------------ the run
 
     def run(

@@ -80,9 +80,9 @@ class Handlers:
             heard = looking.sound_words(given["audio"], given["audio_start"])
         preset = self._preset(spec.presets[given["preset"]], request)
         able = gr.update(interactive=request is not None)
-        broken = self.studio.state.status == "failed"
-        ready = gr.update(interactive=request is not None and not broken)
         summary = self._summary(request, missing, bool(errors))
+        broken = self.studio.state.status == "failed" or bool(summary.get("missing"))
+        ready = gr.update(interactive=request is not None and not broken)
         return [*slots, *crops, heard, gr.update(visible=bool(heard)), preset, summary, ready, able]
 
     def _preset(self, preset: Any, request: Request | None) -> dict[str, str]:
@@ -105,14 +105,20 @@ class Handlers:
             f"{request.duration:.2f} s at {request.fps} fps"
         )
         notes = [note for note in request.notes if " fps becomes " not in note]  # said in size
-        return {"size": size, "time": self._time(request), "notes": notes}
+        try:
+            return {"size": size, "time": self._time(request), "notes": notes}
+        except StudioError as error:
+            return {"size": size, "missing": str(error), "notes": notes}
 
     def _time(self, request: Request) -> str:
-        """How long it will take here, or what ZeroGPU reserves for it."""
+        """How long it will take here, or what ZeroGPU reserves for it.
+
+        Raises:
+            BadInput: ZeroGPU has no time for it; the advice names the nearest settings that fit.
+        """
         engine = self.studio.engine
-        reserve = getattr(engine, "reserves", None)
-        if reserve is not None and (seconds := reserve(request)):
-            return f"Reserves about {seconds:.0f} s of GPU quota."
+        if engine is not None and (reserved := engine.reservation(request)) is not None:
+            return f"Reserves about {reserved.quota} s of GPU quota."
         expected = self.studio.expected(request)
         if expected is not None:
             return f"Takes about {cards.about(expected)} here."

@@ -14,6 +14,7 @@ import estimate
 import forkgate
 import zerogpu
 from engine import Engine
+from errors import BadInput
 from modes import MODES
 from request import Request
 
@@ -82,15 +83,20 @@ def on_zerogpu(monkeypatch):
     return Engine("fp8", Path("/nonexistent"))
 
 
-def test_the_form_shows_the_figure_that_is_reserved(on_zerogpu):
+def on_page(engine):
+    """The page's handlers over an engine."""
     from handlers import Handlers
     from jobs import Studio
 
     studio = Studio("demo", Path("/nonexistent"))
-    studio.engine = on_zerogpu
+    studio.engine = engine
+    return Handlers(studio, None)
+
+
+def test_the_form_shows_the_figure_that_is_reserved(on_zerogpu):
     request = Request(mode="t2v", prompt="a fox", width=768, height=512, seconds=5.0)
     reserved = on_zerogpu.reservation(request)
-    words = Handlers(studio, None)._time(request)
+    words = on_page(on_zerogpu)._time(request)
     assert f"Reserves about {reserved.quota} s of GPU quota" in words
 
 
@@ -99,12 +105,15 @@ def test_the_owners_maximum_decides_what_is_refused(on_zerogpu, monkeypatch):
         mode="t2v", prompt="a fox", width=1280, height=704, seconds=10.0, preset="quality"
     )
     monkeypatch.setenv(duration.SETTING, "60")
-    assert on_zerogpu.reserves(request) is None
+    with pytest.raises(BadInput, match="Nearest that fits"):
+        on_zerogpu.reservation(request)
+    assert "Nearest that fits" in on_page(on_zerogpu)._summary(request, [], False)["missing"]
     events = list(on_zerogpu.run(request, Path("/nonexistent")))
     assert [type(event).__name__ for event in events] == ["Failed"]  # before anything is done
     assert "Nearest that fits" in events[0].advice
     monkeypatch.setenv(duration.SETTING, "3600")
-    assert on_zerogpu.reserves(request) > 60
+    assert on_zerogpu.reservation(request).quota > 60
+    assert "missing" not in on_page(on_zerogpu)._summary(request, [], False)
 
 
 def test_the_setting_of_the_card_decides_weights_and_price(monkeypatch):
