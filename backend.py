@@ -31,9 +31,9 @@ from events import Event, Failed, Finished, Preview, Stage, Step, Tick
 TICK = 0.2  # seconds between signs of life; ZeroGPU closes a stream only at a yield
 PREVIEW_GAP = 0.3  # seconds between preview pictures
 # A node that does not look for an interrupt has one raised in its thread: after SOON seconds where
-# the file is written, which may be stopped anywhere, after HANG seconds elsewhere. That ends Python
-# code, and native code as soon as it returns. After GIVE_UP more seconds the thread is left behind
-# with its executor, and the next run gets a new one.
+# files are read, prepared and written, after HANG seconds elsewhere. That ends Python code, and
+# native code as soon as it returns. After GIVE_UP more seconds the thread is left behind with its
+# executor, and the next run gets a new one.
 SOON, HANG, GIVE_UP = 0.4, 20.0, 60.0
 
 log = logging.getLogger("studio")
@@ -83,6 +83,10 @@ class _Watch:
 
         elif isinstance(data, bytes):
             self._preview(data)
+
+    def at(self, *stages: str) -> bool:
+        """Whether the node that runs now belongs to one of these stages."""
+        return bool(self.executed) and stage_of(self.job, self.executed[-1]) in stages
 
     def put(self, kind: str, value: Any) -> None:
         """Queue something for the stream, with the moment it happened."""
@@ -135,7 +139,7 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
     begun, wall = time.monotonic(), time.time()
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="executor")
     thread.start()
-    stop = _Stop(host, thread, lambda: bool(watch.executed) and watch.executed[-1] in outputs)
+    stop = _Stop(host, thread, lambda: watch.at(estimate.PREPARE, estimate.WRITE))
     try:
         while True:
             asked = (cancel is not None and cancel.is_set()) or stop.begun or marked(job)
@@ -170,7 +174,7 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
         )
         return
     final = _outcome(host, job, watch, crash, stages, time.monotonic() - begun)
-    if stop.raised and not stop.writing():
+    if stop.raised and not watch.at(estimate.WRITE):
         host.unload()  # it may have been stopped with half a model loaded
     yield final
 
@@ -188,8 +192,10 @@ def _remove_partial(host: comfyhost.Host, job: Job, since: float) -> None:
 class _Stop:
     """Stopping a run's thread: by ComfyUI's interrupt, by an exception, by leaving it behind."""
 
-    def __init__(self, host: comfyhost.Host, thread: threading.Thread, writing: Callable[[], bool]):
-        self.host, self.thread, self.writing = host, thread, writing
+    def __init__(
+        self, host: comfyhost.Host, thread: threading.Thread, handling: Callable[[], bool]
+    ):
+        self.host, self.thread, self.handling = host, thread, handling
         self.begun = 0.0
         self.raised = self.given_up = False
         self.release: Callable[[], None] = lambda: None  # call it when the run is over
@@ -202,7 +208,7 @@ class _Stop:
         if not self.begun:
             self.begun, self.release = now, self.host.stop_between_layers()
         self.host.interrupt()  # again and again: execute() clears a flag set before it began
-        patience = SOON if self.writing() else HANG
+        patience = SOON if self.handling() else HANG
         if not self.raised and now - self.begun > patience and self.thread.is_alive():
             self.raised = True
             if patience == HANG:
