@@ -30,4 +30,7 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, KEPT))
-    return all([mallopt(name, value) for name, value in settings])
+    taken = [
+        mallopt(name, value) for name, value in settings
+    ]  # each of them, whatever the first says
+    return all(taken)
