@@ -27,7 +27,15 @@ COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 TORCH = {"2.8.0", "2.9.1", "2.10.0", "2.11.0"}  # what ZeroGPU takes; anything else is refused
 # Lower layers may not import these as they are imported themselves: they take seconds, or a GPU.
 HEAVY = {"torch", "comfy", "nodes", "execution", "folder_paths", "server", "spaces"}
-ELSEWHERE = {"bench.json", "storm.mp4", "portrait.jpg", "speech.m4a", "image.png", "FILE.mp4", "main.py"}
+ELSEWHERE = {
+    "bench.json",
+    "storm.mp4",
+    "portrait.jpg",
+    "speech.m4a",
+    "image.png",
+    "FILE.mp4",
+    "main.py",
+}
 
 
 def space() -> dict:
