@@ -8,7 +8,6 @@ that on ZeroGPU exactly this function runs in a worker and everything around it 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import ctypes
 import json
 import logging
@@ -24,6 +23,7 @@ from typing import Any
 
 import comfyhost
 import estimate
+import runner
 import workflow
 from errors import StudioError
 from events import Event, Failed, Finished, Preview, Stage, Step, Tick
@@ -108,7 +108,7 @@ class _Watch:
 
 
 def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event]:
-    """Run a job's graph in the booted ComfyUI, on a thread of its own.
+    """Run a job's graph in the booted ComfyUI, on the thread that runs all of them.
 
     Failures are events: an exception that left this function would cost a ZeroGPU worker its life
     and the message its text. Closing the generator interrupts the run and waits for it to end.
@@ -137,9 +137,8 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
 
     host.listener = watch.hear
     begun, wall = time.monotonic(), time.time()
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="executor")
-    thread.start()
-    stop = _Stop(host, thread, lambda: watch.at(estimate.PREPARE, estimate.WRITE))
+    running = host.runner.start(work)
+    stop = _Stop(host, running, lambda: watch.at(estimate.PREPARE, estimate.WRITE))
     try:
         while True:
             asked = (cancel is not None and cancel.is_set()) or stop.begun or marked(job)
@@ -148,7 +147,7 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
             try:
                 kind, value, when = watch.events.get(timeout=TICK)
             except queue.Empty:
-                if not thread.is_alive() and watch.events.empty():
+                if not running.is_alive() and watch.events.empty():
                     break  # stopped so hard that it could not say so
                 yield Tick(time.monotonic() - begun)
                 continue
@@ -156,8 +155,8 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
                 break
             yield from _translate(kind, value, when, job, clock)
     finally:
-        while thread.is_alive() and not stop.push():
-            thread.join(0.05)
+        while running.is_alive() and not stop.push():
+            running.join(0.05)
         stop.release()
         if crash or not host.executor.success:
             _remove_partial(host, job, wall)
@@ -192,10 +191,8 @@ def _remove_partial(host: comfyhost.Host, job: Job, since: float) -> None:
 class _Stop:
     """Stopping a run's thread: by ComfyUI's interrupt, by an exception, by leaving it behind."""
 
-    def __init__(
-        self, host: comfyhost.Host, thread: threading.Thread, handling: Callable[[], bool]
-    ):
-        self.host, self.thread, self.handling = host, thread, handling
+    def __init__(self, host: comfyhost.Host, running: runner.Running, handling: Callable[[], bool]):
+        self.host, self.running, self.handling = host, running, handling
         self.begun = 0.0
         self.raised = self.given_up = False
         self.release: Callable[[], None] = lambda: None  # call it when the run is over
@@ -209,15 +206,18 @@ class _Stop:
             self.begun, self.release = now, self.host.stop_between_layers()
         self.host.interrupt()  # again and again: execute() clears a flag set before it began
         patience = SOON if self.handling() else HANG
-        if not self.raised and now - self.begun > patience and self.thread.is_alive():
+        thread = self.running.thread if self.running.is_alive() else None
+        if not self.raised and now - self.begun > patience and thread is not None:
             self.raised = True
             if patience == HANG:
                 log.warning("A node does not stop; its thread is interrupted")
             error = ctypes.py_object(mm.InterruptProcessingException)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), error)
-        if not self.given_up and now - self.begun > HANG + GIVE_UP and self.thread.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), error)
+            self.host.runner.retire()  # it may arrive after the run
+        if not self.given_up and now - self.begun > HANG + GIVE_UP and self.running.is_alive():
             self.given_up = True
             log.error("A node does not stop; its thread is left behind")
+            self.host.runner.retire()
             self.host.renew()
         return self.given_up
 

@@ -23,6 +23,7 @@ from typing import Any
 import allocator
 import bootstrap
 import models
+import runner
 from errors import SetupError, StudioError
 
 Listener = Callable[[str, Any], None]
@@ -46,6 +47,7 @@ class Host:
     Attributes:
         executor: ComfyUI's ``PromptExecutor``; keeps its cache between runs.
         listener: called with (event, data) for everything the executor and the progress bars say.
+        runner: the thread the executor runs on.
         input_dir, output_dir: ComfyUI's folders.
         device: in words. ``demo``: whether only demo weights are visible.
         tiled: decode the picture in tiles, because the card is small.
@@ -60,6 +62,7 @@ class Host:
     tiled: bool = False
     notes: tuple[str, ...] = ()
     listener: Listener = field(default=lambda event, data: None)
+    runner: runner.Runner = field(default_factory=runner.Runner)
 
     def hear(self, event: str, data: Any) -> None:
         """Pass an event on to whoever runs a graph right now."""
@@ -138,11 +141,18 @@ class Host:
         self.executor = _executor(server)
 
     def unload(self) -> None:
-        """Forget loaded models and every cached result."""
+        """Forget loaded models and every cached result, and give their memory back now: models hold
+        themselves in circles, which Python would otherwise find in the middle of the next run."""
+        self.runner.call(self._unload)
+
+    def _unload(self) -> None:
+        import gc
+
         import comfy.model_management as mm
 
         mm.unload_all_models()
         self.executor.reset()
+        gc.collect()
 
     def trim(self) -> None:
         """Forget results of old graphs, and large ones of all graphs but the last.

@@ -242,9 +242,33 @@ def test_closing_the_stream_stops_the_run(engine, tmp_path):
         if isinstance(event, Step):
             break
     stream.close()
-    assert not [t for t in threading.enumerate() if t.name == "executor"]
     assert not engine.state.busy
+    over = threading.Event()
+    backend.HOST.runner.start(over.set)
+    assert over.wait(1)  # the executor's thread is free again
     made(engine, samples.request_for("t2v", tmp_path, seed=82), tmp_path)
+
+
+def test_everything_that_computes_happens_on_the_same_thread(engine, tmp_path, monkeypatch):
+    import comfy.model_management as mm
+
+    seen = []
+
+    def noted(function):
+        def call(*args):
+            seen.append(threading.get_ident())
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(backend.HOST.executor, "execute", noted(backend.HOST.executor.execute))
+    monkeypatch.setattr(mm, "unload_all_models", noted(mm.unload_all_models))
+    for seed in (83, 84):
+        made(engine, samples.request_for("t2v", tmp_path, seed=seed), tmp_path)
+    engine.free()
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    assert seen[0] != threading.get_ident()
 
 
 def test_a_second_caller_waits_its_turn(engine, tmp_path):
