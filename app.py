@@ -9,7 +9,6 @@ import argparse
 import logging
 import os
 import sys
-import threading
 from pathlib import Path
 
 import allocator
@@ -18,7 +17,7 @@ import hub_cache
 import logs
 from registry import REQUESTS
 
-HEAD_START = 2.0  # seconds the page has to itself before the engine boots behind it
+HEAD_START = 4.0  # seconds the engine waits for a first page to be there, so as not to slow it down
 
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -61,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     studio = Studio(
         given.weights, outputs, keep=not spaces, slots=zerogpu.SLOTS, prepare=bootstrap.ensure
     )
-    page = ui.build(studio)
+    with quick_gradio.without_servers():
+        page = ui.build(studio)
     page.launch(
         server_name="0.0.0.0" if spaces else given.host,
         server_port=given.port,
@@ -71,10 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         allowed_paths=[str(outputs)],
         **ui.launch_arguments(),
     )
-    # Importing torch keeps the interpreter busy; the first page is served before it begins.
-    starter = threading.Timer(HEAD_START, studio.start)
-    starter.daemon = True
-    starter.start()
+    studio.start(HEAD_START)
     page.block_thread()
     return 0
 

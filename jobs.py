@@ -21,6 +21,7 @@ from request import Request
 from visits import Line, Visit, Visits
 
 BEAT = 0.2  # seconds between signs of life while waiting
+DRAWN = 0.7  # seconds a browser needs to draw the page after it asked for the engine's state
 log = logging.getLogger("studio")
 
 
@@ -123,6 +124,7 @@ class Studio:
         self.visits = Visits(outputs, keep)
         self._state = EngineState("off", "Starting")
         self._booting = threading.Lock()
+        self.opened = threading.Event()  # somebody is there: on the page, or with a job
 
     # ------------------------------------------------------------------ the engine
 
@@ -141,9 +143,19 @@ class Studio:
         """``demo``, ``fp8`` or ``bf16``; empty until it is known."""
         return self.engine.weights if self.engine is not None else ""
 
-    def start(self) -> threading.Thread:
-        """Boot on a thread of its own; a call while one boots does nothing."""
-        thread = threading.Thread(target=self._boot, name="boot", daemon=True)
+    def start(self, head_start: float = 0.0) -> threading.Thread:
+        """Boot on a thread of its own; a call while one boots does nothing.
+
+        Importing torch keeps the interpreter busy: for ``head_start`` seconds it waits for a first
+        visitor to have the page.
+        """
+
+        def work() -> None:
+            if head_start and self.opened.wait(head_start):
+                time.sleep(DRAWN)
+            self._boot()
+
+        thread = threading.Thread(target=work, name="boot", daemon=True)
         thread.start()
         return thread
 
@@ -188,6 +200,7 @@ class Studio:
         The last value has ``final`` set. Closing the generator, the visit's switch and its end all
         stop the run; then ``final`` is a Failed of category "interrupted".
         """
+        self.opened.set()
         cancel = visit.start()
         progress = Progress(request)
         ticket = self.line.join()

@@ -71,7 +71,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Row(visible=False, elem_id="compare", equal_height=False) as result.compare:
                 result.left = gr.Video(show_label=True, loop=True, elem_id="left", buttons=[])
                 result.right = gr.Video(show_label=True, loop=True, elem_id="right", buttons=[])
-        link = gr.Textbox(visible=False)
+        link = gr.Textbox(visible="hidden")  # there, so that it can tell of a change, but not seen
         handlers = Handlers(studio, form)
         wires = _Wires(page, studio, handlers, desk, side, header, engine, retry, result)
         wires.form(form, buttons, reopen, note, tries, link)
@@ -236,6 +236,7 @@ class _Wires:
     def _look(self) -> list[Any]:
         """The engine's card, its button, the sidebar's facts, and when to look again."""
         state, studio = self.studio.state, self.studio
+        studio.opened.set()
         calm = state.status == "failed" or (state.status == "ready" and not state.busy)
         return [
             cards.engine(state, studio.weights),
@@ -276,7 +277,8 @@ class _Wires:
                 lambda chosen, at=index: do.example(chosen, at), mode, filled, **fast
             ).then(**check)
         reopen.upload(do.reopen, reopen, [*filled, note], **fast).then(**check)
-        self.page.load(do.linked, link, [*filled, note], js=READ_LINK, **fast).then(**check)
+        self.page.load(None, None, link, js=READ_LINK, **fast)
+        link.change(do.linked, link, [*filled, note], **fast).then(**check)
         buttons.preview.click(
             do.preview,
             [mode, *whole],

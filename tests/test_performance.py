@@ -242,10 +242,34 @@ def test_gradio_works_without_writing_its_stub_files(repo):
     assert done.stdout.split() == ["None", "1"], done.stderr
 
 
-def test_gradio_still_has_the_function_that_is_replaced():
+def test_gradio_still_has_the_functions_that_are_replaced():
     import quick_gradio
 
     assert hasattr(importlib.import_module(quick_gradio.MODULE), quick_gradio.FUNCTION)
+    assert "create_app" in vars(importlib.import_module("gradio.routes").App)
+
+
+def test_page_makes_one_server_and_it_serves(monkeypatch):
+    import gradio
+    import httpx
+    from gradio.routes import App
+
+    import quick_gradio
+
+    made, make = [], App.create_app
+    counted = staticmethod(lambda *a, **k: made.append(a) or make(*a, **k))
+    monkeypatch.setattr(App, "create_app", counted)
+    with quick_gradio.without_servers():
+        with gradio.Blocks(analytics_enabled=False) as page:
+            gradio.Markdown("Composed")
+        page.queue(max_size=3)
+    assert made == []
+    try:
+        _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, inbrowser=False)
+        assert len(made) == 1
+        assert "Composed" in httpx.get(address).text
+    finally:
+        page.close()
 
 
 # ------------------------------------------------------------------ the bench itself

@@ -180,6 +180,24 @@ def test_studio_that_cannot_start_says_so_in_the_job_and_starts_again_when_asked
     assert len(attempts) == 2
 
 
+def test_studio_boots_once_somebody_is_there_or_after_its_head_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "DRAWN", 0.0)
+    begun = threading.Event()
+
+    def prepare(report):
+        begun.set()
+        raise SetupError("No engine here", "comfyui", "")
+
+    studio = jobs.Studio("demo", tmp_path, prepare=prepare)
+    studio.start(head_start=60)
+    assert not begun.wait(0.2)
+    studio.opened.set()
+    assert begun.wait(10)
+    begun.clear()
+    jobs.Studio("demo", tmp_path, prepare=prepare).start(head_start=0.1)
+    assert begun.wait(10)
+
+
 # ---------------------------------------------------------------------------------- cards
 
 

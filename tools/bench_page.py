@@ -41,11 +41,24 @@ async () => {
 """
 
 
+# The least that Gradio can serve: what the studio's page is held against.
+SMALLEST = """
+import sys
+import gradio as gr
+with gr.Blocks(analytics_enabled=False) as page:
+    text, button = gr.Textbox(), gr.Button("Generate", elem_id="generate")
+    button.click(lambda words: words, text, text)
+page.launch(server_port=int(sys.argv[-1]), quiet=True, ssr_mode=False)
+"""
+STUDIO = ("app.py", "--weights", "demo", "--no-browser", "--port")
+
+
 @contextmanager
-def studio(folder: Path) -> Iterator[tuple[str, float]]:
-    """The studio on demo weights in a process of its own; yields its address and when it started."""
+def serving(folder: Path, *arguments: str) -> Iterator[tuple[str, float]]:
+    """A page served by Python with these arguments and a port behind them, in a process of its own;
+    yields its address and when it started."""
     port = free_port()
-    command = [sys.executable, "app.py", "--weights", "demo", "--no-browser", "--port", str(port)]
+    command = [sys.executable, *arguments, str(port)]
     with (folder / "studio.log").open("w", encoding="utf-8") as log:
         begun = time.monotonic()
         process = subprocess.Popen(
@@ -105,14 +118,18 @@ def measure(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Start the studio ``rounds`` times with a browser waiting.
 
     Returns:
-        seconds until the page can be used (``usable``) and the engine is ready (``ready``), seconds
-        a changed field waits for its answer, bytes and requests of the page at 1280 px.
+        seconds until the page can be used (``usable``), until the smallest page of Gradio can
+        (``smallest``), until the engine is ready (``ready``), seconds a changed field waits for its
+        answer, bytes and requests of the page at 1280 px.
     """
-    taken: dict[str, list[float]] = {"usable": [], "ready": [], "answer": []}
+    taken: dict[str, list[float]] = {"usable": [], "smallest": [], "ready": [], "answer": []}
     weight, count = 0, 0
     with browser() as chromium, tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for turn in range(rounds + 1):
-            with studio(Path(folder)) as (address, begun):
+            with serving(Path(folder), "-c", SMALLEST) as (address, begun):
+                page, _, smallest = open_page(chromium, address, begun)
+                page.close()
+            with serving(Path(folder), *STUDIO) as (address, begun):
                 page, requests, usable = open_page(chromium, address, begun)
                 page.wait_for_selector(
                     ".studio-engine .dot.demo", state="attached", timeout=LIMIT_MS
@@ -121,6 +138,7 @@ def measure(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
                 answers = [page.evaluate(ANSWER) for _ in range(5)] if turn else []
                 if turn:  # the first round only fills the system's file cache
                     taken["usable"].append(usable)
+                    taken["smallest"].append(smallest)
                     taken["ready"].append(ready)
                     taken["answer"] += [a / 1e3 for a in answers if a is not None]
                 sizes = [request.sizes() for request in requests]
