@@ -153,7 +153,7 @@ def _openers() -> tuple[Any, Any, list[Any]]:
             for i in range(MOST)
         ]
         reopen = gr.UploadButton(
-            "Open a video made here",
+            "Reopen a video",
             file_types=[".mp4", ".json"],
             size="sm",
             min_width=0,
