@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -387,9 +386,9 @@ class Handlers:
         if request is None:
             problem = next(iter(errors.values()), f"Needs {', '.join(missing)}.")
             return [gr.skip(), cards.error(Failed("bad_input", problem))]
-        folder = self.studio.visits.of(session.session_hash).folder
+        visit = self.studio.visits.of(session.session_hash)
         try:
-            path = input_preview.compose(request, folder / f"input-{time.time_ns()}.mp4")
+            path = input_preview.compose(request, visit.new_preview())
         except StudioError as error:
             return [gr.skip(), cards.error(Failed.of(error))]
         return [gr.update(value=str(path), visible=True), {}]

@@ -6,6 +6,7 @@ nobody can guess; nothing of it is reachable from another visit. :class:`Line` h
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import threading
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 KEEP = 24 * 3600.0  # seconds an ended visit's files stay, where they are not the owner's own
+
+PREVIEW = "input-"  # how the names of input previews begin
 
 
 class Line:
@@ -91,6 +94,17 @@ class Visit:
             if self.cancel is not None:
                 self.cancel.set()
 
+    def new_preview(self) -> Path:
+        """Where the next input preview goes; the one before it is of no more use."""
+        self.drop_previews()
+        return self.folder / f"{PREVIEW}{time.time_ns()}.mp4"
+
+    def drop_previews(self) -> None:
+        """Remove this visit's input previews: only videos are kept."""
+        for path in self.folder.glob(f"{PREVIEW}*.mp4"):
+            with contextlib.suppress(OSError):  # still being sent on a system that locks open files
+                path.unlink()
+
 
 class Visits:
     """All visits of this process, by Gradio's session hash."""
@@ -120,6 +134,9 @@ class Visits:
         if visit is not None:
             visit.ended = True
             visit.stop()
+            visit.drop_previews()
+            with contextlib.suppress(OSError):  # it holds videos, or was never made
+                visit.folder.rmdir()
 
     def sweep(self, now: float | None = None) -> None:
         """Delete the folders of visits long over, unless this machine keeps them."""

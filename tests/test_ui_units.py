@@ -101,6 +101,25 @@ def test_visit_cancel_pressed_before_the_run_starts_is_not_lost(tmp_path):
     assert not visit.start().is_set()  # the next job is a new one
 
 
+def test_visit_keeps_one_preview_and_none_after_its_end(tmp_path):
+    all_visits = visits.Visits(tmp_path, keep=True)
+    visit = all_visits.of("a")
+    visit.folder.mkdir()
+    first = visit.new_preview()
+    first.write_bytes(b"1")
+    second = visit.new_preview()
+    second.write_bytes(b"2")
+    assert list(visit.folder.iterdir()) == [second] != [first]
+    all_visits.end("a")
+    assert not visit.folder.exists()
+    other = all_visits.of("b")
+    other.folder.mkdir()
+    other.new_preview().write_bytes(b"3")
+    (other.folder / "t2v-1-abc.mp4").write_bytes(b"video")
+    all_visits.end("b")
+    assert [path.name for path in other.folder.iterdir()] == ["t2v-1-abc.mp4"]
+
+
 def test_visits_sweep_deletes_old_folders_only_where_they_are_not_the_owners(tmp_path):
     for keep in (True, False):
         all_visits = visits.Visits(tmp_path / str(keep), keep=keep)
