@@ -60,7 +60,11 @@ def main() -> None:
     result: dict = {}
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            job["profile"], executable_path=job["chromium"], args=FLAGS, headless=True
+            job["profile"],
+            executable_path=job["chromium"],
+            args=FLAGS,
+            headless=True,
+            viewport={"width": 320, "height": 240},  # nobody looks; drawing graphs takes most of it
         )
         page = context.new_page()
         page.goto(job["url"], wait_until="domcontentloaded")

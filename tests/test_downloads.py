@@ -99,7 +99,7 @@ def test_the_library_itself_starts_over_after_a_kill(studio, hub):
     "xet", [pytest.param(False, id="http"), pytest.param(True, id="xet", marks=NEEDS_XET)]
 )
 def test_a_killed_download_resumes(studio, hub, xet):
-    stored = hub.add("org/repo", "big.safetensors", BIG, rate=8 * MB, xet=xet)
+    stored = hub.add("org/repo", "big.safetensors", BIG, rate=3 * MB, xet=xet)
     place = studio.wants("org/repo", "big.safetensors")
     # One block at a time: hf_xet fetches all of a file this small at once otherwise.
     env = {"HF_HUB_DISABLE_XET": "" if xet else "1", "HF_XET_FIXED_DOWNLOAD_CONCURRENCY": "1"}

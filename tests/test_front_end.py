@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.comfy, pytest.mark.browser]
 
 KNOWN = schema.load()
 MASTER = workflow.FOLDER / "master.json"
+# Drawing graphs takes a browser long: always two modes and three templates, with --slow all of them.
+SHORT = {"t2v", "style", *templates.LTX[:3]}
 HARD_PROMPT = 'a {red|blue} fox, "{quoted}" | pipe\nnew line, C:\\dir, see http://x.y/z'
 
 
@@ -32,8 +34,13 @@ def run_graph(mode: str, folder) -> workflow.Graph:
     return graph_for(samples.request_for(mode, folder, prompt=HARD_PROMPT, seed=123456789))
 
 
+def some(names) -> list:
+    """The names as parameters; those that are not in SHORT only with --slow."""
+    return [name if name in SHORT else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @pytest.fixture(scope="module")
-def exports(comfy_path, chromium, tmp_path_factory) -> dict:
+def exports(request, comfy_path, chromium, tmp_path_factory) -> dict:
     """Everything the front end is asked in this file, in one visit."""
     absent = front_end.missing()
     if absent:
@@ -41,13 +48,16 @@ def exports(comfy_path, chromium, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("front-end")
     media = tmp_path_factory.mktemp("media")
     files: dict[tuple[str, str], dict] = {}
-    for name in templates.LTX:
+    wanted = {*templates.LTX, *MODES} if request.config.getoption("--slow") else SHORT
+    for name in wanted & set(templates.LTX):
         files["template", name] = templates.load(name)
     for name, case in editor_files.CASES.items():
         files["case", name] = case()[0]
     whole = json.loads(MASTER.read_text(encoding="utf-8"))
     members = master.membership(whole)
     for key, (mode, _) in master.GROUPS.items():
+        if mode not in wanted:
+            continue
         files["graph", mode] = editor.to_editor(workflow.load(mode))
         files["run", mode] = editor.to_editor(run_graph(mode, media))
         switched = json.loads(MASTER.read_text(encoding="utf-8"))
@@ -101,7 +111,7 @@ def differences(ours: dict, theirs: dict) -> list[tuple]:
     return found
 
 
-@pytest.mark.parametrize("name", templates.LTX)
+@pytest.mark.parametrize("name", some(templates.LTX))
 def test_official_template_exports_as_from_the_front_end(exports, name):
     ours = from_editor(exports["files"]["template", name], KNOWN)
     theirs = exports["load"]["template", name]["output"]
@@ -115,14 +125,14 @@ def test_every_convenience_of_the_editor_resolves_as_in_the_front_end(exports, n
     assert differences(ours, exports["load"]["case", name]["output"]) == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some(MODES))
 def test_a_graph_laid_out_by_us_is_exported_unchanged(exports, mode):
     theirs = exports["load"]["graph", mode]
     assert theirs["missing"] == []
     assert differences(workflow.load(mode), theirs["output"]) == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some(MODES))
 def test_a_run_laid_out_by_us_would_run_as_it_was_made(exports, mode, tmp_path):
     theirs = exports["load"]["run", mode]["output"]
     assert differences(from_editor(exports["files"]["run", mode], KNOWN), theirs) == []
@@ -132,14 +142,14 @@ def test_a_run_laid_out_by_us_would_run_as_it_was_made(exports, mode, tmp_path):
     assert noise["inputs"]["noise_seed"] == 123456789
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some(MODES))
 def test_the_master_with_one_group_on_exports_that_modes_graph(exports, mode):
     theirs = exports["load"]["master", mode]
     assert theirs["missing"] == []
     assert differences(workflow.load(mode), workflow.prune(theirs["output"])) == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some(MODES))
 def test_the_master_saved_again_by_the_front_end_gives_the_same_six_graphs(exports, mode):
     saved = exports["load"]["master", mode]["workflow"]
     assert master.extract(saved, KNOWN) == {m: workflow.load(m) for m in MODES}
