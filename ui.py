@@ -336,6 +336,7 @@ class _Wires:
         self.retry.click(lambda: studio.start() and None, None, None, **fast).then(**self.look)
         models = [side.models, side.fetch]
         files = {"fn": self.panel.show, "inputs": side.mode, "outputs": models, **fast}
-        gr.on([self.page.load, side.refresh.click, side.mode.change], **files)
+        # The engine's card changes when it is ready: only then it is known which weights it has.
+        gr.on([self.page.load, side.refresh.click, side.mode.change, self.card.change], **files)
         side.unload.click(self.panel.unload, side.mode, models, **QUIET).then(**self.look)
         side.fetch.click(self.panel.fetch, side.mode, models, **QUIET).then(**files)

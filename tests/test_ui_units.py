@@ -217,6 +217,21 @@ def test_studio_boots_once_somebody_is_there_or_after_its_head_start(tmp_path, m
     assert begun.wait(10)
 
 
+def test_model_files_are_looked_at_again_when_the_engine_is_ready(tmp_path):
+    config = ui.build(jobs.Studio("demo", tmp_path)).get_config_file()
+    ids = {
+        name: part["id"]
+        for part in config["components"]
+        for name in part["props"].get("elem_classes") or ()
+    }
+    follows = [
+        listener
+        for listener in config["dependencies"]
+        if [ids["studio-engine"], "change"] in [list(t) for t in listener["targets"]]
+    ]
+    assert any(ids["studio-models"] in listener["outputs"] for listener in follows)
+
+
 # ---------------------------------------------------------------------------------- cards
 
 
