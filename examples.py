@@ -34,7 +34,7 @@ FILES = ("image", "audio", "video", "first_frame", "last_frame")
 EXAMPLES: dict[str, tuple[Example, ...]] = {
     "t2v": (
         Example(
-            "Storm at the lighthouse",
+            "Storm at dusk",
             "t2v",
             {
                 "prompt": "A lighthouse on a black cliff in a storm at dusk. Waves break high against "

@@ -27,14 +27,19 @@ REPO = Path(__file__).resolve().parent.parent
 if str(REPO) not in sys.path:
     sys.path.insert(0, str(REPO))
 
+import theme  # noqa: E402
 from modes import MODES  # noqa: E402
 
 INTO = REPO / "docs" / "screenshots"
 WIDTHS = {1280: 900, 900: 900, 380: 860}  # px: width and height of the window
-SCENE = {"t2v": "video", "lipsync": "preview", "i2v": "preview", "style": "running"}
+SCENE = {"t2v": "video", "lipsync": "preview", "i2v": "preview", "keyframe": "running"}
 BOOT = 300.0  # seconds for the page to come up
 LONG = 300_000  # milliseconds for a run on demo weights
-COLOURS = 200  # of the palette the pictures are reduced to; a third of the bytes, no visible loss
+COLOURS = 256  # of the palette the pictures are reduced to; a third of the bytes
+READY, SWATCH = (
+    "#7FB58A",
+    40,
+)  # the colour of the engine's dot in style.css; px each colour counts for
 
 
 def serve(folder: Path) -> tuple[subprocess.Popen, str]:
@@ -70,6 +75,9 @@ def play(page, mode: str) -> None:
     page.click("button.example >> visible=true >> nth=0")
     page.wait_for_timeout(1500)
     scene = SCENE.get(mode, "video")
+    if scene == "running":  # long enough for a picture at every width
+        page.click('#field-preset label:has(input[value="quality"])')
+        page.wait_for_timeout(500)
     page.click("#preview" if scene == "preview" else "#generate")
     if scene == "running":
         page.wait_for_selector(".card.status img", timeout=LONG)
@@ -79,9 +87,17 @@ def play(page, mode: str) -> None:
 
 
 def save(picture: bytes, path: Path) -> None:
-    """A screenshot as a PNG with a palette."""
+    """A screenshot as a PNG with a palette, in which the theme's own colours have their place: a
+    noisy video would otherwise take them all, and a green dot turn grey."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    colours = sorted({c for c in (*theme.VARIABLES.values(), READY) if len(c) == 7 and c[0] == "#"})
+    swatched = Image.new("RGB", (image.width, image.height + SWATCH * len(colours)))
+    swatched.paste(image)
+    for number, colour in enumerate(colours):
+        top = image.height + SWATCH * number
+        swatched.paste(colour, (0, top, image.width, top + SWATCH))
+    palette = swatched.quantize(COLOURS)
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
