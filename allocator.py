@@ -30,7 +30,6 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, KEPT))
-    taken = [
-        mallopt(name, value) for name, value in settings
-    ]  # each of them, whatever the first says
+    # A list, so that each of them is asked, whatever the first says.
+    taken = [mallopt(name, value) for name, value in settings]
     return all(taken)

@@ -33,6 +33,10 @@ class Running:
         """Wait for its end, at most ``timeout`` seconds."""
         wait([self._future], timeout)
 
+    def result(self) -> None:
+        """Wait for its end and raise what it raised."""
+        self._future.result()
+
 
 class Runner:
     """Does one thing after another on the same thread."""
@@ -42,7 +46,8 @@ class Runner:
         self._process = 0
 
     def start(self, work: Callable[[], object]) -> Running:
-        """Begin ``work`` with the caller's context variables; what it raises is not looked at."""
+        """Begin ``work`` with the caller's context variables; :meth:`Running.result` raises what it
+        raises."""
         if self._pool is None or self._process != os.getpid():  # threads do not survive a fork
             self._pool = ThreadPoolExecutor(1, thread_name_prefix=NAME)
             self._process = os.getpid()
@@ -57,7 +62,7 @@ class Runner:
 
     def call(self, work: Callable[[], object]) -> None:
         """Do ``work``, wait for its end, and raise what it raises. Not from the thread itself."""
-        self.start(work)._future.result()
+        self.start(work).result()
 
     def retire(self) -> None:
         """Let go of the thread: it ends with what it does now, the next work gets a new one.

@@ -83,7 +83,11 @@ def test_work_whose_thread_was_ended_from_outside_is_not_alive():
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(running.thread.ident), raised)
     host.retire()
     assert ended(running)
-    assert ident(host) != running.thread.ident or not running.thread.is_alive()
+    running.thread.join(LIMIT)
+    assert not running.thread.is_alive()
+    over = threading.Event()
+    host.call(over.set)
+    assert over.is_set()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -36,10 +36,8 @@ SCENE = {"t2v": "video", "lipsync": "preview", "i2v": "preview", "keyframe": "ru
 BOOT = 300.0  # seconds for the page to come up
 LONG = 300_000  # milliseconds for a run on demo weights
 COLOURS = 256  # of the palette the pictures are reduced to; a third of the bytes
-READY, SWATCH = (
-    "#7FB58A",
-    40,
-)  # the colour of the engine's dot in style.css; px each colour counts for
+READY = "#7FB58A"  # the engine's dot in style.css
+SWATCH = 40  # px of height each of the theme's colours counts for
 
 
 def serve(folder: Path) -> tuple[subprocess.Popen, str]:
