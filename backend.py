@@ -80,7 +80,6 @@ class _Watch:
             self.cached = list(data["nodes"])
         elif event == "progress":
             self.put("step", (data["value"], data["max"], data["node"]))
-
         elif isinstance(data, bytes):
             self._preview(data)
 
@@ -161,7 +160,7 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
         if crash or not host.executor.success:
             _remove_partial(host, job, wall)
         host.listener = lambda event, data: None
-    stages = clock.finish(time.monotonic())
+    clock.finish(time.monotonic())
     if not stop.given_up:
         host.trim()
     if stop.given_up:
@@ -172,7 +171,7 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
             "The next run gets a fresh start; if memory stays full, start the studio again.",
         )
         return
-    final = _outcome(host, job, watch, crash, stages, time.monotonic() - begun)
+    final = _outcome(host, job, watch, crash, clock, time.monotonic() - begun)
     if stop.raised and not watch.at(estimate.WRITE):
         host.unload()  # it may have been stopped with half a model loaded
     yield final
@@ -242,7 +241,12 @@ def _translate(
 
 
 def _outcome(
-    host: comfyhost.Host, job: Job, watch: _Watch, crash: list, stages: tuple, seconds: float
+    host: comfyhost.Host,
+    job: Job,
+    watch: _Watch,
+    crash: list,
+    clock: estimate.Clock,
+    seconds: float,
 ) -> Finished | Failed:
     """The one final event of a run."""
     for event, data in reversed(host.executor.status_messages):
@@ -262,7 +266,8 @@ def _outcome(
     for output in outputs.values():
         for item in output.get("images", []):
             path = host.output_dir / item.get("subfolder", "") / item["filename"]
-            return Finished(str(path), seconds, stages, len(watch.executed), len(watch.cached))
+            counts = len(watch.executed), len(watch.cached)
+            return Finished(str(path), seconds, clock.stages(), *counts, clock.sampling())
     return Failed(
         "internal", "The run ended without a video", "", "Try again; if it stays, report it."
     )

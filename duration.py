@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import estimate
 from errors import BadInput, SetupError
@@ -29,33 +29,37 @@ MAXIMUM = 300
 FACTOR = {"large": 1.5, "xlarge": 1.0}
 PRICE = {"large": 1, "xlarge": 2}
 
-# Seconds per unit of :func:`estimate.work` on `large`, half an RTX PRO 6000 Blackwell. Nobody has
-# measured LTX-2.3 on that card for this table: every figure is an assumption on the slow side, and
-# the first finished runs of a process replace it (estimate.Speeds).
+# Of `large`, half an RTX PRO 6000 Blackwell. Nobody has measured LTX-2.3 on that card for this table:
+# every figure is an assumption on the slow side, and the first finished runs of a process replace it
+# (estimate.Speeds).
 # Sampling: 4,000 TOPS of sparse FP4 (NVIDIA) are 500 TFLOP/s of dense bf16, half a card has 250, and
 # 45 % of that is taken to be reached. The rest is scaled from what Fast takes on an H200.
-SPEED_LARGE = {
-    LOAD: 0.0,  # LOADING below
-    PROMPT: 1.0,
-    PREPARE: 0.5,
-    FIRST: 1 / 112,
-    UPSCALE: 0.5,
-    SECOND: 1 / 112,
-    PICTURE: 0.06,
-    SOUND: 0.2,
-    WRITE: 0.03,
-}
+LARGE = replace(
+    estimate.CUDA,
+    unit={
+        LOAD: 0.0,  # LOADING below
+        PROMPT: 1.0,
+        PREPARE: 0.5,
+        FIRST: 1 / 112,
+        UPSCALE: 0.5,
+        SECOND: 1 / 112,
+        PICTURE: 0.06,
+        SOUND: 0.2,
+        WRITE: 0.03,
+    },
+)
 ON_GPU = (PROMPT, FIRST, UPSCALE, SECOND, PICTURE, SOUND)  # twice as fast on the whole card
 
 # Seconds until the weights are on the card in a new worker: read before (page cache), or never.
 # 39 and 70 GB; 46 GB took 7 to 15 s from the page cache (Lightricks' all-in-one file), and a Space's
 # disk is taken to read 1 GB a second.
-LOADING = {"demo": (0.05, 2.0), "fp8": (13.0, 39.0), "bf16": (22.0, 70.0)}
+LOADING = {"demo": (0.05, 2.5), "fp8": (13.0, 39.0), "bf16": (22.0, 70.0)}
 # Seconds to fork, to be let onto the card and to make a CUDA context.
 STARTING = {"demo": 0.1, "fp8": 3.0, "bf16": 3.0}
-# On top of what is expected: a time-out costs the whole run. Larger while no run
-# of the mode was measured here.
-MARGIN_MEASURED, MARGIN_ASSUMED = 1.25, 1.5
+# On top of what is expected: a time-out costs the whole run. The same run twice differs by a tenth and
+# more, so that the first figure is the middle of what lies between 1 and 1.6 times too much; the
+# second is for a mode of which no run was measured here.
+MARGIN_MEASURED, MARGIN_ASSUMED = 1.28, 1.4
 
 
 @dataclass(frozen=True)
@@ -127,12 +131,13 @@ def maximum(environ: Mapping[str, str] = os.environ) -> int:
     return int(text)
 
 
-def speeds(weights: str, size: str) -> dict[str, float]:
-    """Seconds per unit of work to begin with, on that card."""
+def costs(weights: str, size: str) -> estimate.Costs:
+    """What a run is taken to need on that card, until one was measured there."""
     if weights == "demo":
-        return dict(estimate.SPEED_DEMO)
+        return estimate.DEMO
     share = 0.5 if size == "xlarge" else 1.0
-    return {name: value * (share if name in ON_GPU else 1.0) for name, value in SPEED_LARGE.items()}
+    unit = {name: one * (share if name in ON_GPU else 1.0) for name, one in LARGE.unit.items()}
+    return replace(LARGE, unit=unit)
 
 
 def expected(request: Request, weights: str, known: estimate.Speeds, warm: bool) -> float:

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import backend
@@ -70,10 +70,10 @@ class Engine:
         self._boot_lock = threading.Lock()
         self._run_lock = threading.BoundedSemaphore(zerogpu.SLOTS)  # 1 but on ZeroGPU
         self._running: set[str] = set()
-        table = estimate.SPEED_DEMO if weights == "demo" else estimate.SPEED_CUDA
+        costs = estimate.DEMO if weights == "demo" else estimate.CUDA
         if zerogpu.ACTIVE:
-            table = duration.speeds(weights, zerogpu.SIZE)
-        self.speeds = estimate.Speeds(dict(table))
+            costs = duration.costs(weights, zerogpu.SIZE)
+        self.speeds = estimate.Speeds(costs)
         self.runs = 0
         self.keeper = housekeeping.Keeper(self.comfy)
 
@@ -277,13 +277,11 @@ class Engine:
             yield final
             return
         self.runs += 1
-        self.speeds.learn(request, final.stages)
+        self.speeds.learn(request, final.stages, final.sampling)
         target = out_dir / f"{request.mode}-{request.seed}-{digest(graph)[:12]}.mp4"
         with forkgate.GATE:
             tags.finish(Path(final.path), target, self.tags(request, staged, graph))
-        yield Finished(
-            str(target), time.monotonic() - begun, final.stages, final.executed, final.cached
-        )
+        yield replace(final, path=str(target), seconds=time.monotonic() - begun)
 
     def tags(self, request: Request, staged: media.Staged, graph: workflow.Graph) -> dict[str, str]:
         """What the mp4 carries: nothing, or the graph in ComfyUI's convention and the request.

@@ -1,12 +1,15 @@
 """How long a run takes: work counted from the request, speed learned from this process's own runs.
 
 Work is counted in units that do not depend on the machine (TFLOP of the transformer, megapixels
-decoded); seconds per unit start from a table and are corrected by every finished run. Nothing is
-stored between sessions.
+decoded). What a kind of machine is taken to need for it (:class:`Costs`) is corrected by every finished
+run (:class:`Speeds`). Nothing is stored between sessions.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import math
 import threading
 import time
 from collections.abc import Iterable
@@ -28,18 +31,18 @@ def tokens(width: int, height: int, frames: int) -> int:
     return (width // 32) * (height // 32) * ((frames - 1) // 8 + 1)
 
 
-def forward_tflop(width: int, height: int, frames: int) -> float:
+def forward_tflop(width: int, height: int, frames: int, square: float = SQUARE) -> float:
     """TFLOP of one model forward at that size."""
     count = tokens(width, height, frames)
-    return LINEAR * count + SQUARE * count * count
+    return LINEAR * count + square * count * count
 
 
-def work(request: Request) -> dict[str, float]:
+def work(request: Request, square: float = SQUARE) -> dict[str, float]:
     """Units of work per stage: TFLOP where the transformer runs, megapixels or seconds elsewhere."""
     preset = MODES[request.mode].presets[request.preset]
     first, second = preset.forwards
-    half = forward_tflop(request.width // 2, request.height // 2, request.frames)
-    full = forward_tflop(request.width, request.height, request.frames)
+    half = forward_tflop(request.width // 2, request.height // 2, request.frames, square)
+    full = forward_tflop(request.width, request.height, request.frames, square)
     pixels = request.width * request.height * request.frames / 1e6
     files = len(request.media)
     return {
@@ -57,91 +60,138 @@ def work(request: Request) -> dict[str, float]:
     }
 
 
-# Seconds per unit before anything was measured here. CUDA: 0.65 of 790 TFLOP/s for the transformer
-# (H200, bf16), the rest assumed; a slower card is corrected by its first run. CPU: demo weights on
-# two cores, measured. They only order the stages against each other until a run has finished.
-SPEED_CUDA = {
-    LOAD: 10.0,
-    PROMPT: 0.5,
-    PREPARE: 0.2,
-    FIRST: 0.002,
-    UPSCALE: 0.05,
-    SECOND: 0.002,
-    PICTURE: 0.02,
-    SOUND: 0.1,
-    WRITE: 0.01,
-}
-SPEED_DEMO = {
-    LOAD: 1.0,
-    PROMPT: 0.4,
-    PREPARE: 0.05,
-    FIRST: 0.0017,
-    UPSCALE: 0.1,
-    SECOND: 0.004,
-    PICTURE: 0.08,
-    SOUND: 0.12,
-    WRITE: 0.1,
-}
-# Seconds that do not depend on the size: of handing out one forward's work, of starting a sampler, a
-# decoder, a file. Demo weights on two cores, measured (tools/check_duration.py); assumed for a card.
-FORWARD = 0.011
-FIXED = {FIRST: 0.21, SECOND: 0.2, PICTURE: 0.35, SOUND: 0.05, WRITE: 0.05}
+@dataclass(frozen=True)
+class Costs:
+    """What a kind of machine is taken to need until it was measured. All in seconds.
+
+    Attributes:
+        unit: per unit of :func:`work`, for each stage.
+        fixed: of a stage, whatever the size: starting a sampler, a decoder, a file.
+        forward: of handing out one forward's operations.
+        control: per megapixel of a source video whose edges, depth or pose are found.
+        square: TFLOP per token squared; see :func:`forward_tflop`.
+    """
+
+    unit: dict[str, float]
+    fixed: dict[str, float] = field(default_factory=dict)
+    forward: float = 0.0
+    control: float = 0.0
+    square: float = SQUARE
+
+    def seconds(self, request: Request) -> dict[str, float]:
+        """Seconds of every stage, the models not yet loaded."""
+        units = work(request, self.square)
+        result = {n: self.fixed.get(n, 0.0) + one * self.unit[n] for n, one in units.items()}
+        preset = MODES[request.mode].presets[request.preset]
+        for name, count in zip((FIRST, SECOND), preset.forwards, strict=True):
+            result[name] += count * self.forward
+        if request.video:
+            result[PREPARE] += units[PICTURE] * preset.control_scale**2 * self.control
+        return result
+
+
+# 0.65 of 790 TFLOP/s for the transformer (H200, bf16), the rest assumed; a slower card is corrected
+# by its first run.
+CUDA = Costs(
+    unit={
+        LOAD: 10.0,
+        PROMPT: 0.5,
+        PREPARE: 0.2,
+        FIRST: 0.002,
+        UPSCALE: 0.05,
+        SECOND: 0.002,
+        PICTURE: 0.02,
+        SOUND: 0.1,
+        WRITE: 0.01,
+    },
+    fixed={FIRST: 0.2, SECOND: 0.2, PICTURE: 0.3, SOUND: 0.05, WRITE: 0.05},
+    forward=0.01,
+    control=0.3,
+)
+# Demo weights on two cores, measured (tools/check_duration.py --stages). Their transformer is so
+# narrow that attention, which grows with the square, is most of it.
+DEMO = Costs(
+    unit={
+        LOAD: 1.0,
+        PROMPT: 0.19,
+        PREPARE: 0.03,
+        FIRST: 0.0015,
+        UPSCALE: 0.06,
+        SECOND: 0.0015,
+        PICTURE: 0.115,
+        SOUND: 0.06,
+        WRITE: 0.095,
+    },
+    fixed={FIRST: 0.21, SECOND: 0.2, PICTURE: 0.3, SOUND: 0.06, WRITE: 0.05},
+    forward=0.01,
+    control=0.75,
+    square=4.8e-5,
+)
 
 RECENT = 5  # finished runs that are remembered of every stage
 NEAR = 1.15  # what differs by less is the same work
+# Logarithm of the ratio of two amounts of work at which a run counts half. Fitted to 130 demo runs of
+# all sizes, each estimated from those before it.
+WIDTH = 0.2
 
 
 @dataclass
 class Speeds:
     """Seconds of each stage on this machine, corrected by finished runs. Thread-safe.
 
-    ``per_unit`` is what is assumed. A stage that was measured takes its assumed time, multiplied as
-    in the runs most like it: one odd run among them changes nothing, and two sizes tell how much of
-    the time depends on the size at all. Runs of the same mode count first: guides add tokens.
+    ``costs`` are what is assumed of a stage until it was measured. Runs of the same mode are asked
+    first: guides add tokens.
     """
 
-    per_unit: dict[str, float]
+    costs: Costs
     measured: set[str] = field(default_factory=set)
     _seen: dict[tuple[str, str], list[tuple[float, float]]] = field(
         default_factory=dict, repr=False
     )
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def learn(self, request: Request, stages: Iterable[tuple[str, float]]) -> None:
-        """Take a finished run's (stage, seconds) into account; cached stages are not in it.
+    def learn(
+        self,
+        request: Request,
+        stages: Iterable[tuple[str, float]],
+        sampling: Iterable[tuple[str, float]] = (),
+    ) -> None:
+        """Take a finished run into account.
 
-        Of the first one only the sampling counts: the rest is slowed by what is loaded on the way.
+        Of a process's first run only ``sampling`` counts: all else is slowed by what is loaded on
+        the way.
+
+        Args:
+            stages: (stage, seconds) of those that ran; cached ones are not in it.
+            sampling: (stage, seconds) of its steps alone; see :meth:`Clock.sampling`.
         """
-        assumed = self._assumed(request)
+        assumed = self.costs.seconds(request)
         with self._lock:
-            first = not self.measured
-            for name, seconds in stages:
-                if assumed.get(name) and (name in (FIRST, SECOND) or not first):
+            if not self.measured:
+                stages = [(name, self.costs.fixed.get(name, 0.0) + took) for name, took in sampling]
+            for name, took in stages:
+                if assumed.get(name):
                     self.measured.add(name)
                     for mode in (request.mode, ""):
-                        remember(self._seen.setdefault((mode, name), []), assumed[name], seconds)
+                        remember(self._seen.setdefault((mode, name), []), assumed[name], took)
 
     def seconds(self, request: Request, warm: bool) -> dict[str, float]:
-        """Expected seconds of every stage; ``warm`` when the models are already loaded."""
-        assumed = self._assumed(request)
+        """Expected seconds of every stage; ``warm`` when the models are already loaded.
+
+        A machine that samples slower than assumed is taken to do what was not measured slower, too.
+        """
+        assumed = self.costs.seconds(request)
         with self._lock:
-            result = {
-                name: predicted(
-                    self._seen.get((request.mode, name)) or self._seen.get(("", name)), one
-                )
-                for name, one in assumed.items()
+            seen = {
+                name: self._seen.get((request.mode, name)) or self._seen.get(("", name))
+                for name in assumed
             }
+            result = {name: predicted(seen[name], one) for name, one in assumed.items()}
+        slower = max(1.0, result[FIRST] / assumed[FIRST])
+        result.update({name: slower * one for name, one in result.items() if not seen[name]})
         if warm:
             result[LOAD] = 0.0
         return result
-
-    def _assumed(self, request: Request) -> dict[str, float]:
-        first, second = MODES[request.mode].presets[request.preset].forwards
-        fixed = dict(FIXED)
-        fixed[FIRST] += first * FORWARD
-        fixed[SECOND] += second * FORWARD
-        units = work(request).items()
-        return {name: fixed.get(name, 0.0) + one * self.per_unit[name] for name, one in units}
 
     @property
     def known(self) -> bool:
@@ -170,38 +220,22 @@ def near(one: float, other: float) -> bool:
 def predicted(seen: list[tuple[float, float]] | None, assumed: float) -> float:
     """Seconds of a stage that is assumed to take ``assumed``.
 
+    Multiplied as in earlier runs: the median of measured / assumed, in which a run counts the more the
+    nearer its own work was. So a stage's time need not grow as assumed, and one odd run changes
+    nothing. Of two runs alike the shorter is believed: a hiccup only makes longer.
+
     Args:
-        seen: (assumed, measured) seconds of earlier runs, the oldest first.
+        seen: (assumed, measured) seconds of earlier runs.
     """
-    if not seen:
+    if not seen or assumed <= 0.0:
         return assumed
-    if alike := [pair for pair in seen if near(pair[0], assumed)]:
-        return assumed * _middle(took / guess for guess, took in alike)
-    groups: list[list[tuple[float, float]]] = []
-    for pair in sorted(seen):
-        if groups and near(groups[-1][0][0], pair[0]):
-            groups[-1].append(pair)
-        else:
-            groups.append([pair])
-    points = [(_middle(g for g, _ in group), _middle(t for _, t in group)) for group in groups]
-    # Between the two sizes around this one, or beyond the two nearest, on a straight line.
-    points.sort(key=lambda point: abs(point[0] - assumed))
-    below = [p for p in points if p[0] < assumed][:1]
-    above = [p for p in points if p[0] > assumed][:1]
-    pair = below + above if below and above else points[:2]
-    shares = [took / guess for guess, took in pair]
-    if len(pair) < 2:
-        return assumed * shares[0]
-    (x, low), (y, high) = sorted(pair)
-    line = low + (high - low) / (y - x) * (assumed - x)
-    # Two points close together, and noise, make any line.
-    return min(max(line, assumed * min(shares)), assumed * max(shares))
-
-
-def _middle(values: Iterable[float]) -> float:
-    """The median; of two the smaller, as a first run is slowed by what is loaded on the way."""
-    ordered = sorted(values)
-    return ordered[(len(ordered) - 1) // 2]
+    shares = []
+    for guess, took in seen:
+        apart = math.log(guess / assumed) / WIDTH
+        shares.append((took / guess, 1 / (1 + apart * apart)))
+    shares.sort()
+    passed = list(itertools.accumulate(weight for _, weight in shares))
+    return assumed * shares[bisect.bisect_left(passed, passed[-1] / 2)][0]
 
 
 class Clock:
@@ -219,6 +253,7 @@ class Clock:
         self._since = 0.0
         self._first_step: tuple[float, int] | None = None
         self._left: tuple[float, float] | None = None  # seconds, and when that was said
+        self._sampling: dict[str, float] = {}
 
     def enter(self, stage: str, when: float) -> None:
         """A stage begins or goes on; the one before it rests."""
@@ -237,13 +272,25 @@ class Clock:
             self._first_step = (when, step)
             return
         begun, first = self._first_step
-        self._left = ((when - begun) / (step - first) * (steps - step), when)
+        pace = (when - begun) / (step - first)
+        self._left = (pace * (steps - step), when)
+        self._sampling[self.current] = pace * steps
 
-    def finish(self, when: float) -> tuple[tuple[str, float], ...]:
-        """Close the current stage; (stage, seconds) of all that ran."""
+    def finish(self, when: float) -> None:
+        """Close the current stage."""
         self._leave(when)
         self.current = None
+
+    def stages(self) -> tuple[tuple[str, float], ...]:
+        """(stage, seconds) of all that ran, in that order."""
         return tuple(self.entered.items())
+
+    def sampling(self) -> tuple[tuple[str, float], ...]:
+        """(stage, seconds) of all its steps at the pace between the first and the last.
+
+        Without what comes before the first one ends: models that are moved, kernels that are chosen.
+        """
+        return tuple(self._sampling.items())
 
     def seconds_left(self) -> float | None:
         """Expected seconds to the end; None while nothing is known about this machine."""

@@ -70,8 +70,9 @@ class Tick:
 class Finished:
     """The job is done. ``path`` is the finished mp4; ``seconds`` what it took.
 
-    ``stages`` are (name, seconds) in the order they ran; ``executed`` counts the nodes that ran
-    and ``cached`` those answered from the executor's cache.
+    ``stages`` are (name, seconds) in the order they ran, ``sampling`` those of the samplers' steps
+    alone (:meth:`estimate.Clock.sampling`); ``executed`` counts the nodes that ran and ``cached``
+    those answered from the executor's cache.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Finished:
     stages: tuple[tuple[str, float], ...] = ()
     executed: int = 0
     cached: int = 0
+    sampling: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

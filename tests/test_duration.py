@@ -24,7 +24,12 @@ def job(mode: str = "t2v", **values) -> Request:
 
 def fresh(weights: str = "fp8", size: str = "large") -> estimate.Speeds:
     """Nothing measured yet."""
-    return estimate.Speeds(dict(duration.speeds(weights, size)))
+    return estimate.Speeds(duration.costs(weights, size))
+
+
+def learn(known: estimate.Speeds, request: Request, stages: list[tuple[str, float]]) -> None:
+    """Teach it a run whose samplers did nothing but steps."""
+    known.learn(request, stages, [pair for pair in stages if pair[0] in (FIRST, SECOND)])
 
 
 class Machine:
@@ -63,7 +68,7 @@ def test_a_measured_estimate_is_never_too_short_and_at_most_1_6_times_too_long(m
     sizes = ((768, 512, 5.0), (512, 320, 3.0), (1024, 576, 8.0))
     for width, height, seconds in sizes * 2:
         request = job(width=width, height=height, seconds=seconds)
-        known.learn(request, machine.run(request))
+        learn(known, request, machine.run(request))
     fixed = duration.STARTING["fp8"] + duration.LOADING["fp8"][0]
     for preset, (width, height, seconds) in itertools.product(
         ("fast", "balanced", "quality"), (*sizes, (640, 448, 4.0), (1280, 704, 6.0))
@@ -77,9 +82,9 @@ def test_a_measured_estimate_is_never_too_short_and_at_most_1_6_times_too_long(m
 def test_one_odd_run_changes_nothing():
     known, request = fresh(), job()
     for _ in range(4):
-        known.learn(request, CARD.run(request))
+        learn(known, request, CARD.run(request))
     before = known.seconds(request, warm=True)
-    known.learn(request, [(name, 20 * seconds) for name, seconds in CARD.run(request)])
+    learn(known, request, [(name, 20 * seconds) for name, seconds in CARD.run(request)])
     after = known.seconds(request, warm=True)
     assert after[FIRST] == pytest.approx(before[FIRST], rel=0.1)
     assert after[PICTURE] == pytest.approx(before[PICTURE], rel=0.1)
@@ -88,26 +93,72 @@ def test_one_odd_run_changes_nothing():
 def test_a_machine_that_became_slower_is_believed():
     known, request = fresh(), job()
     for factor in (1, 1, 3, 3, 3, 3, 3):
-        known.learn(request, [(name, factor * seconds) for name, seconds in CARD.run(request)])
+        learn(known, request, [(name, factor * seconds) for name, seconds in CARD.run(request)])
     slow = dict(CARD.run(request))[FIRST] * 3
     assert known.seconds(request, warm=True)[FIRST] == pytest.approx(slow, rel=0.1)
 
 
-def test_the_first_run_tells_only_how_fast_sampling_is():
+def test_the_first_run_tells_only_how_fast_its_steps_are():
+    known, request = fresh(), job()
+
+    known.learn(request, [(FIRST, 60.0), (PICTURE, 99.0)], [(FIRST, 9.0)])
+    found = known.seconds(request, warm=True)
+    assert found[FIRST] == pytest.approx(9.0 + known.costs.fixed[FIRST])
+    assert found[PICTURE] < 10.0
+    known.learn(request, [(PICTURE, 99.0)], [(FIRST, 9.0)])
+    assert known.seconds(request, warm=True)[PICTURE] == pytest.approx(99.0)
+
+
+@pytest.mark.parametrize(("factor", "rest"), [(3.0, 3.0), (0.5, 1.0)])
+def test_what_was_not_measured_takes_longer_where_sampling_does(factor, rest):
     known, request = fresh(), job()
     assumed = known.seconds(request, warm=True)
-    known.learn(request, [(FIRST, 1.0), (PICTURE, 99.0)])
+    fixed = known.costs.fixed[FIRST]
+    known.learn(request, [], [(FIRST, factor * assumed[FIRST] - fixed)])
     found = known.seconds(request, warm=True)
-    assert found[FIRST] == 1.0
-    assert found[PICTURE] == assumed[PICTURE]
+    assert found[FIRST] == pytest.approx(factor * assumed[FIRST])
+    assert found[PICTURE] == pytest.approx(rest * assumed[PICTURE])
+
+
+def test_a_samplers_steps_are_timed_without_what_comes_before_the_first():
+    clock = estimate.Clock({}, known=False)
+    clock.enter(FIRST, 100.0)
+    for step, when in ((1, 140.0), (2, 142.0), (3, 144.0), (4, 146.0)):
+        clock.step(step, 4, when)
+    clock.enter(PICTURE, 147.0)
+    clock.finish(150.0)
+    assert clock.stages() == ((FIRST, 47.0), (PICTURE, 3.0))
+    assert clock.sampling() == ((FIRST, 8.0),)
+
+
+def test_one_run_counts_more_for_its_own_size_than_for_another():
+    known = fresh()
+    small, large = job(width=256, height=192, seconds=1.0), job()
+    for request, factor in ((small, 1.0), (large, 3.0)) * 2:
+        one = known.costs.seconds(request)[PICTURE]
+        known.learn(request, [(PICTURE, factor * one)], [(FIRST, 1.0)])
+    assert known.seconds(small, warm=True)[PICTURE] == pytest.approx(
+        known.costs.seconds(small)[PICTURE], rel=0.2
+    )
+    assert known.seconds(large, warm=True)[PICTURE] == pytest.approx(
+        3 * known.costs.seconds(large)[PICTURE], rel=0.2
+    )
+
+
+def test_edges_of_a_source_video_are_counted_at_their_own_size():
+    fast, quality = (job("style", video="a.mp4", preset=key) for key in ("fast", "quality"))
+    costs = duration.costs("demo", "large")
+    one, four = (costs.seconds(request)["Preparing the inputs"] for request in (fast, quality))
+    assert four > 3 * one
+    assert costs.seconds(fast)[PICTURE] == costs.seconds(quality)[PICTURE]
 
 
 def test_a_mode_is_estimated_from_its_own_runs():
     known = fresh()
     picture, film = job("t2v"), job("i2v", image="cat.png")
     for _ in range(2):
-        known.learn(picture, [(FIRST, 2.0)])
-        known.learn(film, [(FIRST, 5.0)])
+        learn(known, picture, [(FIRST, 2.0)])
+        learn(known, film, [(FIRST, 5.0)])
     assert known.seconds(picture, warm=True)[FIRST] == 2.0
     assert known.seconds(film, warm=True)[FIRST] == 5.0
     assert known.knows("t2v")
@@ -117,16 +168,16 @@ def test_a_mode_is_estimated_from_its_own_runs():
 def test_many_runs_of_one_size_do_not_drive_out_another():
     known, small = fresh(), job(width=256, height=192, seconds=1.0)
     for _ in range(2):
-        known.learn(small, [(WRITE, 0.5), (FIRST, 1.0)])
+        learn(known, small, [(WRITE, 0.5), (FIRST, 1.0)])
     for _ in range(100):
-        known.learn(job(), [(WRITE, 9.0), (FIRST, 20.0)])
+        learn(known, job(), [(WRITE, 9.0), (FIRST, 20.0)])
     assert known.seconds(small, warm=True)[WRITE] == 0.5
     assert all(len(seen) <= 4 * estimate.RECENT for seen in known._seen.values())
 
 
 def test_a_larger_job_never_needs_less():
     known = fresh()
-    known.learn(job(), CARD.run(job()))
+    learn(known, job(), CARD.run(job()))
     needs = [
         duration.expected(job(seconds=seconds), "fp8", known, True) for seconds in (1, 2, 4, 6, 9)
     ]
@@ -220,5 +271,8 @@ def test_a_second_attempt_has_twice_the_time_or_does_not_happen():
 
 
 def test_every_stage_of_a_card_has_a_speed():
-    assert set(duration.SPEED_LARGE) == set(STAGE_NAMES) == set(estimate.SPEED_DEMO)
-    assert all(duration.speeds("bf16", "xlarge")[n] <= v for n, v in duration.SPEED_LARGE.items())
+    tables = (duration.LARGE, estimate.CUDA, estimate.DEMO)
+    assert all(set(costs.unit) == set(STAGE_NAMES) for costs in tables)
+    assert all(set(costs.fixed) <= set(STAGE_NAMES) for costs in tables)
+    xlarge = duration.costs("bf16", "xlarge").unit
+    assert all(xlarge[name] <= one for name, one in duration.LARGE.unit.items())

@@ -60,7 +60,7 @@ def test_one_function_is_decorated_at_module_level():
 def test_off_zerogpu_nothing_is_reserved_and_spaces_is_not_imported():
     assert not zerogpu.ACTIVE
     request = Request(mode="t2v", prompt="a fox")
-    assert zerogpu.reservation(request, "fp8", estimate.Speeds({}), True) is None
+    assert zerogpu.reservation(request, "fp8", estimate.Speeds(estimate.CUDA), True) is None
 
 
 def test_context_variables_are_carried_to_another_thread():
