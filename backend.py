@@ -172,6 +172,7 @@ def run_graph(job: Job, cancel: threading.Event | None = None) -> Iterator[Event
         )
         return
     final = _outcome(host, job, watch, crash, clock, time.monotonic() - begun)
+    host.warm = host.warm or isinstance(final, Finished)
     if stop.raised and not watch.at(estimate.WRITE):
         host.unload()  # it may have been stopped with half a model loaded
     yield final
@@ -267,7 +268,8 @@ def _outcome(
         for item in output.get("images", []):
             path = host.output_dir / item.get("subfolder", "") / item["filename"]
             counts = len(watch.executed), len(watch.cached)
-            return Finished(str(path), seconds, clock.stages(), *counts, clock.sampling())
+            steps, fresh = clock.sampling(), not host.warm
+            return Finished(str(path), seconds, clock.stages(), *counts, steps, fresh)
     return Failed(
         "internal", "The run ended without a video", "", "Try again; if it stays, report it."
     )

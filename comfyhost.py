@@ -63,6 +63,7 @@ class Host:
     notes: tuple[str, ...] = ()
     listener: Listener = field(default=lambda event, data: None)
     runner: runner.Runner = field(default_factory=runner.Runner)
+    warm: bool = False  # a run has left its models loaded, in this process
 
     def hear(self, event: str, data: Any) -> None:
         """Pass an event on to whoever runs a graph right now."""
@@ -150,6 +151,7 @@ class Host:
 
         import comfy.model_management as mm
 
+        self.warm = False
         mm.unload_all_models()
         self.executor.reset()
         gc.collect()

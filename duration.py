@@ -50,7 +50,8 @@ LARGE = replace(
 )
 ON_GPU = (PROMPT, FIRST, UPSCALE, SECOND, PICTURE, SOUND)  # twice as fast on the whole card
 
-# Seconds until the weights are on the card in a new worker: read before (page cache), or never.
+# Seconds until the weights are on the card in a new worker: read before (page cache; the first such
+# runs replace it), or never.
 # 39 and 70 GB; 46 GB took 7 to 15 s from the page cache (Lightricks' all-in-one file), and a Space's
 # disk is taken to read 1 GB a second.
 LOADING = {"demo": (0.05, 2.5), "fp8": (13.0, 39.0), "bf16": (22.0, 70.0)}
@@ -148,7 +149,8 @@ def expected(request: Request, weights: str, known: estimate.Speeds, warm: bool)
         warm: whether the weights have been read since this machine started.
     """
     stages = known.seconds(request, warm=True)
-    return STARTING[weights] + LOADING[weights][0 if warm else 1] + sum(stages.values())
+    load = known.loading(LOADING[weights][0]) if warm else LOADING[weights][1]
+    return STARTING[weights] + load + sum(stages.values())
 
 
 def reserve(

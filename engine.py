@@ -277,7 +277,7 @@ class Engine:
             yield final
             return
         self.runs += 1
-        self.speeds.learn(request, final.stages, final.sampling)
+        self.speeds.learn(request, final.stages, final.sampling, final.fresh)
         target = out_dir / f"{request.mode}-{request.seed}-{digest(graph)[:12]}.mp4"
         with forkgate.GATE:
             tags.finish(Path(final.path), target, self.tags(request, staged, graph))

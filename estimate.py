@@ -145,6 +145,7 @@ class Speeds:
 
     costs: Costs
     measured: set[str] = field(default_factory=set)
+    _loads: list[float] = field(default_factory=list, repr=False)
     _seen: dict[tuple[str, str], list[tuple[float, float]]] = field(
         default_factory=dict, repr=False
     )
@@ -155,25 +156,44 @@ class Speeds:
         request: Request,
         stages: Iterable[tuple[str, float]],
         sampling: Iterable[tuple[str, float]] = (),
+        fresh: bool = False,
     ) -> None:
         """Take a finished run into account.
 
-        Of a process's first run only ``sampling`` counts: all else is slowed by what is loaded on
-        the way.
+        The first run of all is slowed everywhere by what it reads from disk: only its ``sampling``
+        counts.
 
         Args:
             stages: (stage, seconds) of those that ran; cached ones are not in it.
             sampling: (stage, seconds) of its steps alone; see :meth:`Clock.sampling`.
+            fresh: it brought its models to the device, on the way: reading the prompt and before the
+                samplers' first steps. That counts as loading, and not as theirs.
         """
         assumed = self.costs.seconds(request)
+        took = dict(stages)
+        steps = {name: self.costs.fixed.get(name, 0.0) + one for name, one in sampling}
         with self._lock:
             if not self.measured:
-                stages = [(name, self.costs.fixed.get(name, 0.0) + took) for name, took in sampling]
-            for name, took in stages:
+                took = steps
+            elif fresh:
+                prompt = predicted(self._runs(request.mode, PROMPT), assumed[PROMPT])
+                load = took.pop(LOAD, 0.0) + max(0.0, took.pop(PROMPT, 0.0) - prompt)
+                load += sum(max(0.0, took[name] - one) for name, one in steps.items())
+                self._loads = [*self._loads, load][-RECENT:]
+                took.update(steps)
+            for name, one in took.items():
                 if assumed.get(name):
                     self.measured.add(name)
                     for mode in (request.mode, ""):
-                        remember(self._seen.setdefault((mode, name), []), assumed[name], took)
+                        remember(self._seen.setdefault((mode, name), []), assumed[name], one)
+
+    def loading(self, assumed: float) -> float:
+        """Seconds a fresh run needs on top of the others: the median, or ``assumed`` without any."""
+        with self._lock:
+            return sorted(self._loads)[len(self._loads) // 2] if self._loads else assumed
+
+    def _runs(self, mode: str, stage: str) -> list[tuple[float, float]] | None:
+        return self._seen.get((mode, stage)) or self._seen.get(("", stage))
 
     def seconds(self, request: Request, warm: bool) -> dict[str, float]:
         """Expected seconds of every stage; ``warm`` when the models are already loaded.
@@ -182,10 +202,7 @@ class Speeds:
         """
         assumed = self.costs.seconds(request)
         with self._lock:
-            seen = {
-                name: self._seen.get((request.mode, name)) or self._seen.get(("", name))
-                for name in assumed
-            }
+            seen = {name: self._runs(request.mode, name) for name in assumed}
             result = {name: predicted(seen[name], one) for name, one in assumed.items()}
         slower = max(1.0, result[FIRST] / assumed[FIRST])
         result.update({name: slower * one for name, one in result.items() if not seen[name]})
@@ -199,8 +216,8 @@ class Speeds:
         return FIRST in self.measured
 
     def knows(self, mode: str) -> bool:
-        """Whether a run of that mode has been measured here."""
-        return (mode, FIRST) in self._seen
+        """Whether a whole run of that mode has been measured here, not only the first one's steps."""
+        return (mode, WRITE) in self._seen
 
 
 def remember(seen: list[tuple[float, float]], assumed: float, took: float) -> None:

@@ -72,7 +72,7 @@ class Finished:
 
     ``stages`` are (name, seconds) in the order they ran, ``sampling`` those of the samplers' steps
     alone (:meth:`estimate.Clock.sampling`); ``executed`` counts the nodes that ran and ``cached``
-    those answered from the executor's cache.
+    those answered from the executor's cache. ``fresh``: no earlier run had left its models loaded.
     """
 
     path: str
@@ -81,6 +81,7 @@ class Finished:
     executed: int = 0
     cached: int = 0
     sampling: tuple[tuple[str, float], ...] = ()
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,25 @@ def test_one_run_counts_more_for_its_own_size_than_for_another():
     )
 
 
+def test_a_new_workers_loading_is_measured_and_not_taken_for_its_stages_own_time():
+    known, request = fresh(), job()
+    usual = [("Reading the prompt", 1.0), (FIRST, 6.0), (PICTURE, 3.0)]
+    for _ in range(3):
+        learn(known, request, usual)
+    before = known.seconds(request, warm=True)
+    assert known.loading(13.0) == 13.0  # nothing was loaded yet
+    loaded = [("Reading the prompt", 5.0), (FIRST, 26.0), (PICTURE, 3.0)]
+    for _ in range(3):
+        known.learn(request, loaded, [(FIRST, 6.0 - known.costs.fixed[FIRST])], fresh=True)
+    assert known.seconds(request, warm=True) == pytest.approx(before)
+    assert known.loading(13.0) == pytest.approx(24.0)
+    needed = duration.expected(request, "fp8", known, warm=True)
+    stages = sum(before.values())
+    assert needed == pytest.approx(duration.STARTING["fp8"] + 24.0 + stages)
+    never_read = duration.expected(request, "fp8", known, warm=False)
+    assert never_read == pytest.approx(needed - 24.0 + duration.LOADING["fp8"][1])
+
+
 def test_edges_of_a_source_video_are_counted_at_their_own_size():
     fast, quality = (job("style", video="a.mp4", preset=key) for key in ("fast", "quality"))
     costs = duration.costs("demo", "large")
@@ -156,12 +175,13 @@ def test_edges_of_a_source_video_are_counted_at_their_own_size():
 def test_a_mode_is_estimated_from_its_own_runs():
     known = fresh()
     picture, film = job("t2v"), job("i2v", image="cat.png")
-    for _ in range(2):
-        learn(known, picture, [(FIRST, 2.0)])
-        learn(known, film, [(FIRST, 5.0)])
+    for number in range(2):
+        learn(known, picture, [(FIRST, 2.0), (WRITE, 1.0)])
+        assert known.knows("t2v") == bool(number)  # of the first run only the steps count
+        learn(known, film, [(FIRST, 5.0), (WRITE, 1.0)])
     assert known.seconds(picture, warm=True)[FIRST] == 2.0
     assert known.seconds(film, warm=True)[FIRST] == 5.0
-    assert known.knows("t2v")
+    assert known.knows("i2v")
     assert not known.knows("a2v")
 
 

@@ -1,28 +1,23 @@
 """ZeroGPU, proven against the real ``spaces`` package: really forking, streaming, dying.
 
 A stand-in for the scheduler (``zero_scheduler.py``) and one process that believes it is a Space
-(``zero_driver.py``) serve most tests; those marked ``comfy`` use a second one with ComfyUI in it.
+(``zero_driver.py``) serve all tests here; ``test_zerogpu_real.py`` has ComfyUI in it.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import samples
-from zero_app import App, token
+from zero_app import LINUX, VISITOR, App, settled, token
 from zero_scheduler import Answer, Scheduler
 
-from request import Request
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="ZeroGPU forks, and reads /proc")
-VISITOR = token(user="ada", exp=2_000_000_000)
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason=LINUX)
 MOST = 20  # the Space's own limit in these tests, seconds
 
 
@@ -50,17 +45,6 @@ def app(space):
     settled(app)
 
 
-def settled(app, seconds: float = 6.0) -> dict:
-    """Wait until no thread of ours and no GPU is in use; what is left."""
-    end = time.monotonic() + seconds
-    while True:
-        left = json.loads(app.ask("threads"))
-        if not left["threads"] and not app.scheduler.busy:
-            return left
-        assert time.monotonic() < end, (left, app.scheduler.busy)
-        time.sleep(0.1)
-
-
 def who(run) -> tuple[int, int]:
     """(process, its how manieth job) of a finished run."""
     words = next(n for n in run.notes() if n.startswith("pid ")).split()
@@ -70,7 +54,6 @@ def who(run) -> tuple[int, int]:
 # ---------------------------------------------------------------------------- a run
 
 
-@linux
 def test_run_streams_the_workers_events_and_one_final_one(app):
     run = app.fake("steps", 30, VISITOR, steps=8, gap=0.1)
     assert run.end()["kind"] == "Finished"
@@ -83,7 +66,6 @@ def test_run_streams_the_workers_events_and_one_final_one(app):
     assert asked["token"] == VISITOR  # it crossed a thread
 
 
-@linux
 def test_run_uses_a_warm_worker_again_and_leaves_the_parent_as_it_was(app):
     first, second = app.fake("steps", visitor=VISITOR), None
     first.end()
@@ -98,7 +80,6 @@ def test_run_uses_a_warm_worker_again_and_leaves_the_parent_as_it_was(app):
     assert settled(app)["count"] == 0
 
 
-@linux
 def test_run_takes_a_large_job_and_cuts_large_events(app):
     run = app.fake("large", visitor=VISITOR, payload=2_000_000)
     final = run.end()
@@ -107,7 +88,6 @@ def test_run_takes_a_large_job_and_cuts_large_events(app):
     assert len(json.dumps(final)) < 4096
 
 
-@linux
 def test_two_visitors_at_once_have_a_worker_and_a_token_each(app):
     app.scheduler.slots = 2
     others = token(user="bob", exp=2_000_000_000)
@@ -119,7 +99,6 @@ def test_two_visitors_at_once_have_a_worker_and_a_token_each(app):
     assert {c["token"] for c in app.scheduler.asked("/schedule")} == {VISITOR, others}
 
 
-@linux
 def test_run_waits_for_a_gpu_with_signs_of_life(app):
     app.scheduler.answers = [Answer(queue=2.0)]
     run = app.fake("steps", visitor=VISITOR)
@@ -132,7 +111,6 @@ def test_run_waits_for_a_gpu_with_signs_of_life(app):
     assert max(b - a for a, b in itertools.pairwise(ticks)) <= 0.25
 
 
-@linux
 def test_fork_meets_no_lock_that_another_thread_holds(app):
     app.scheduler.keep_warm = False
     for _ in range(3):
@@ -142,7 +120,6 @@ def test_fork_meets_no_lock_that_another_thread_holds(app):
 # ---------------------------------------------------------------------------- a worker that dies
 
 
-@linux
 @pytest.mark.parametrize(
     ("how", "category", "words"),
     [
@@ -168,7 +145,6 @@ def test_a_worker_that_dies_is_told_in_words_and_the_next_run_works(app, how, ca
     assert app.fake("steps", visitor=VISITOR).end()["kind"] == "Finished"
 
 
-@linux
 def test_a_worker_that_says_nothing_is_ended(app):
     run = app.fake("hang", visitor=VISITOR, patience=1.0)
     assert run.end()["category"] == "gpu_lost"
@@ -176,7 +152,6 @@ def test_a_worker_that_says_nothing_is_ended(app):
     assert app.fake("steps", visitor=VISITOR).end()["kind"] == "Finished"
 
 
-@linux
 def test_a_worker_that_dies_is_told_even_when_the_scheduler_cannot_be_told(app):
     app.scheduler.releases = [500]
     run = app.fake("kill", visitor=VISITOR)
@@ -186,7 +161,6 @@ def test_a_worker_that_dies_is_told_even_when_the_scheduler_cannot_be_told(app):
     app.ask("forget")  # the package waits 20 minutes for that call's end
 
 
-@linux
 @pytest.mark.parametrize("status", [404, 500])
 def test_a_worker_that_may_not_start_says_so(app, status):
     app.fake("kill", visitor=VISITOR).end()  # the next one has to be allowed
@@ -197,7 +171,6 @@ def test_a_worker_that_may_not_start_says_so(app, status):
     assert app.fake("steps", visitor=VISITOR).end()["kind"] == "Finished"
 
 
-@linux
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_lost_final_event_finds_this_runs_own_video_and_no_other(app, tmp_path, torn):
     video = samples.video(tmp_path / "made.mp4", 0.5)
@@ -211,7 +184,6 @@ def test_a_lost_final_event_finds_this_runs_own_video_and_no_other(app, tmp_path
 # ---------------------------------------------------------------------------- time-outs
 
 
-@linux
 def test_a_time_out_is_tried_once_more_with_twice_the_time(app, tmp_path):
     run = app.fake("second time", 2, VISITOR, mark=str(tmp_path / "mark"))
     assert run.end()["kind"] == "Finished"
@@ -222,7 +194,6 @@ def test_a_time_out_is_tried_once_more_with_twice_the_time(app, tmp_path):
     assert asked == ["3", "4"]
 
 
-@linux
 def test_a_second_time_out_is_the_end(app):
     final = app.fake("slow", 2, VISITOR).end()
     assert final["category"] == "gpu_timeout"
@@ -231,7 +202,6 @@ def test_a_second_time_out_is_the_end(app):
     assert len(app.scheduler.asked("/schedule")) == 2
 
 
-@linux
 def test_a_time_out_is_not_tried_again_when_the_visit_has_expired(app):
     final = app.fake("slow", 2, token(user="ada", exp=time.time() + 5)).end()
     assert final["category"] == "gpu_timeout"
@@ -242,7 +212,6 @@ def test_a_time_out_is_not_tried_again_when_the_visit_has_expired(app):
 # ---------------------------------------------------------------------------- cancel
 
 
-@linux
 def test_cancel_while_running_keeps_the_worker_warm(app):
     run = app.fake("slow", visitor=VISITOR, job="mine")
     run.until("Step")
@@ -255,7 +224,6 @@ def test_cancel_while_running_keeps_the_worker_warm(app):
     assert who(after)[0] == who(run)[0]
 
 
-@linux
 def test_cancel_while_waiting_for_a_gpu_never_starts_the_job(app):
     app.fake("steps", visitor=VISITOR).end()
     before = app.fake("steps", visitor=VISITOR)
@@ -274,7 +242,6 @@ def test_cancel_while_waiting_for_a_gpu_never_starts_the_job(app):
     assert who(after) == (who(before)[0], who(before)[1] + 1)  # no job in between
 
 
-@linux
 @pytest.mark.parametrize("waiting", [False, True])
 def test_a_closed_tab_gives_the_gpu_back(app, waiting):
     app.scheduler.answers = [Answer(queue=1.0)] if waiting else []
@@ -285,7 +252,6 @@ def test_a_closed_tab_gives_the_gpu_back(app, waiting):
     assert app.fake("steps", visitor=VISITOR).end()["kind"] == "Finished"
 
 
-@linux
 @pytest.mark.parametrize("mute", [False, True])
 def test_a_cancelled_node_that_does_not_stop_frees_its_gpu(app, mute):
     run = app.fake("stuck", visitor=VISITOR, job="stuck", grace=0.5, mute=mute)
@@ -304,7 +270,6 @@ PRO = {"X-Authenticated": "pro"}
 FREE = {"X-Authenticated": "regular"}
 
 
-@linux
 @pytest.mark.parametrize(
     ("answer", "visitor", "category", "words"),
     [
@@ -391,153 +356,9 @@ def test_every_refusal_says_what_and_what_to_do(app, answer, visitor, category, 
     assert app.fake("steps", visitor=VISITOR).end()["kind"] == "Finished"
 
 
-@linux
 def test_nothing_is_left_running(app):
     app.fake("kill", visitor=VISITOR).end()
     app.fake("steps", visitor=VISITOR).end()
     left = settled(app)
     assert left["threads"] == []
     assert len(left["children"]) <= 2  # warm workers, one a GPU
-
-
-# ---------------------------------------------------------------------------- with ComfyUI
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory, comfy_path):
-    """A Space with the real ComfyUI and demo weights."""
-    folder = tmp_path_factory.mktemp("studio")
-    place = {"LTX23_AIO_COMFY_DIR": str(comfy_path), "SPACE_ID": "somebody/studio"}
-    with (
-        Scheduler() as scheduler,
-        App(scheduler.url, folder / "space.log", "--comfy", **place) as app,
-    ):
-        app.scheduler, app.folder = scheduler, folder
-        yield app
-
-
-class Made:
-    """One run of :meth:`Engine.run` in the Space, read to its end on a thread."""
-
-    def __new__(cls, app, request: Request, job: str = "job", local: bool = False):
-        from zero_app import Fake
-
-        out = str(app.folder / "out")
-        stream = app.stream("make", request.to_json(), out, job, local, visitor=VISITOR)
-        return Fake(stream)
-
-
-def fox(seed: int, **more) -> Request:
-    """A small video."""
-    size = {"width": 256, "height": 192, "seconds": 1.0}
-    return Request(mode="t2v", prompt="a fox", seed=seed, **{**size, **more})
-
-
-@linux
-@pytest.mark.comfy
-def test_a_real_run_streams_through_a_worker(studio):
-    run = Made(studio, fox(1))
-    final = run.end(120)
-    assert final["kind"] == "Finished", final
-    assert {"Stage", "Step", "Preview", "Note", "Finished"} <= set(run.kinds())
-    assert run.notes().count("Reading the models into memory, once; this costs no GPU time.") == 1
-    assert any("of GPU quota" in note for note in run.notes())
-    info = samples_info(final["path"])
-    assert (info.width, info.height, round(info.seconds * info.fps)) == (256, 192, 25)
-    assert info.has_audio
-    assert final["cached"] >= 5  # the five loaders, in the fork's cache
-    again = Made(studio, fox(1))
-    second = again.end(60)
-    assert second["kind"] == "Finished"
-    assert second["cached"] > final["cached"]  # the same worker, still warm
-    assert second["executed"] <= 2  # it only writes the file, under a name of its own
-
-
-@linux
-@pytest.mark.comfy
-def test_a_killed_worker_is_told_within_five_seconds_and_the_next_run_works(studio):
-    run = Made(studio, fox(2, seconds=2.0))
-    run.until("Step", 60)
-    (worker,) = {g.pid for g in studio.scheduler._grants.values()}
-    killed = time.monotonic()
-    os.kill(worker, signal.SIGKILL)
-    final = run.end(10)
-    took = time.monotonic() - killed
-    assert final["category"] == "gpu_lost"
-    assert took < 5, took
-    after = Made(studio, fox(3))
-    final = after.end(60)
-    assert final["kind"] == "Finished"
-    assert final["cached"] >= 5  # the new worker starts warm: five loaders
-    print(f"killed: told after {took:.2f} s")
-
-
-@linux
-@pytest.mark.comfy
-def test_cancel_in_mid_run_stops_within_a_second_and_keeps_the_worker(studio):
-    run = Made(studio, fox(4, seconds=2.0), "cancelled")
-    run.until("Step", 60)
-    pids = {g.pid for g in studio.scheduler._grants.values()}
-    pressed = time.monotonic()
-    studio.ask("cancel", "cancelled")
-    assert run.end(10)["category"] == "interrupted"
-    assert time.monotonic() - pressed < 1.5  # 1 s, and the page's own way
-    settled(studio)
-    assert set(studio.scheduler._workers.values()) == pids
-
-
-@linux
-@pytest.mark.comfy
-def test_the_form_says_what_a_run_reserves_and_no_run_takes_longer(studio):
-    for mode, seed in (("t2v", 11), ("i2v", 13)):
-        request = samples.request_for(mode, studio.folder).replace(seed=seed)
-        said = json.loads(studio.ask("reserved", request.to_json()))
-        assert "s of GPU quota" in said["sentence"]
-        before = len(studio.scheduler.spans)
-        assert Made(studio, request).end(90)["kind"] == "Finished"
-        (took,) = studio.scheduler.spans[before:]
-        assert took <= said["seconds"]
-        print(f"{mode}: needed {said['needed']:.1f} s, took {took:.1f} s")
-
-
-@linux
-@pytest.mark.comfy
-def test_a_run_that_cannot_fit_is_refused_before_anything_is_asked(studio):
-    long = fox(14, seconds=20.0, width=1920, height=1088, preset="quality")
-    before = len(studio.scheduler.calls)
-    said = json.loads(studio.ask("reserved", long.to_json()))
-    assert "Nearest that fits" in said["refused"]
-    final = Made(studio, long).end(30)
-    assert final["category"] == "bad_input"
-    assert "a run may take 300 s here" in final["what"]
-    assert len(studio.scheduler.calls) == before
-
-
-@linux
-@pytest.mark.comfy
-def test_the_workers_first_event_comes_hardly_later_than_locally(studio):
-    def first(local: bool, seed: int) -> float:
-        run = Made(studio, fox(seed), f"first{seed}", local)
-        said = run.until("Stage", 60)["at"]
-        studio.ask("cancel", f"first{seed}")
-        run.end(60)
-        settled(studio)
-        return said - next(e["at"] for e in run.events if e["kind"] == "Begun")
-
-    def usual(local: bool, seeds: range) -> float:
-        first(local, seeds[0])
-        return sorted(first(local, seed) for seed in seeds[1:])[1]
-
-    local, warm = usual(True, range(20, 24)), usual(False, range(30, 34))
-    studio.scheduler.keep_warm = False
-    fresh = usual(False, range(40, 44))
-    studio.scheduler.keep_warm = True
-    print(f"first event: local {local:.3f} s, warm worker {warm:.3f} s, new worker {fresh:.3f} s")
-    assert fresh - local < 1.0  # 0.3 s on a machine with nothing else to do
-
-
-def samples_info(path: str):
-    """What a video holds."""
-    import mediafile
-
-    return mediafile.probe(path, "video")

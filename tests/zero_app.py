@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 DRIVER = Path(__file__).with_name("zero_driver.py")
+LINUX = "ZeroGPU forks, and reads /proc"  # why a test is skipped elsewhere
 START = 120.0  # seconds for torch, Gradio and, with ComfyUI, its boot
 
 
@@ -25,6 +26,20 @@ def token(**payload: Any) -> str:
     return ".".join(
         base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts
     )
+
+
+VISITOR = token(user="ada", exp=2_000_000_000)
+
+
+def settled(app: App, seconds: float = 6.0) -> dict[str, Any]:
+    """Wait until no thread of ours and no GPU is in use; what is left."""
+    end = time.monotonic() + seconds
+    while True:
+        left = json.loads(app.ask("threads"))
+        if not left["threads"] and not app.scheduler.busy:
+            return left
+        assert time.monotonic() < end, (left, app.scheduler.busy)
+        time.sleep(0.1)
 
 
 class App:

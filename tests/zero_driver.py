@@ -1,6 +1,6 @@
 """A process that believes it is a ZeroGPU Space: the real ``spaces`` package, really forking.
 
-Started by ``test_zerogpu.py``, never by hand. Replaced is only what needs a device: moving tensors to
+Started by ``zero_app.py``, never by hand. Replaced is only what needs a device: moving tensors to
 it, the version of a CUDA that is not there, and the driver's file that names the card. Its page has
 the endpoints below; the first line on stdout is its port.
 
