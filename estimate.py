@@ -55,7 +55,7 @@ def work(request: Request, square: float = SQUARE) -> dict[str, float]:
         UPSCALE: pixels / 32 + 0.2 * files,
         SECOND: second * full,
         PICTURE: pixels,
-        SOUND: request.duration,
+        SOUND: 0.0 if request.audio else request.duration,  # a given sound is played as it is
         WRITE: pixels,
     }
 
@@ -81,7 +81,10 @@ class Costs:
     def seconds(self, request: Request) -> dict[str, float]:
         """Seconds of every stage, the models not yet loaded."""
         units = work(request, self.square)
-        result = {n: self.fixed.get(n, 0.0) + one * self.unit[n] for n, one in units.items()}
+        result = {
+            name: self.fixed.get(name, 0.0) + one * self.unit[name] if one else 0.0
+            for name, one in units.items()
+        }
         preset = MODES[request.mode].presets[request.preset]
         for name, count in zip((FIRST, SECOND), preset.forwards, strict=True):
             result[name] += count * self.forward

@@ -11,7 +11,7 @@ import duration
 import estimate
 from duration import Reservation
 from errors import BadInput, SetupError
-from estimate import FIRST, LOAD, PICTURE, SECOND, STAGE_NAMES, WRITE
+from estimate import FIRST, LOAD, PICTURE, SECOND, SOUND, STAGE_NAMES, WRITE
 from modes import MODES
 from request import Request
 
@@ -170,6 +170,13 @@ def test_edges_of_a_source_video_are_counted_at_their_own_size():
     one, four = (costs.seconds(request)["Preparing the inputs"] for request in (fast, quality))
     assert four > 3 * one
     assert costs.seconds(fast)[PICTURE] == costs.seconds(quality)[PICTURE]
+
+
+def test_a_given_sound_is_not_decoded():
+    made, given = job(), job("a2v", audio="a.wav")
+    costs = duration.costs("fp8", "large")
+    assert costs.seconds(made)[SOUND] > 0
+    assert costs.seconds(given)[SOUND] == 0
 
 
 def test_a_mode_is_estimated_from_its_own_runs():
