@@ -26,7 +26,7 @@ DESCRIBED = {
     "LTX23_AIO_OUTPUTS": "where the page writes its videos; otherwise `outputs/` here",
     "LTX23_AIO_VRAM": "`lowvram`, `normalvram` or `highvram`: ComfyUI's own memory modes",
     "LTX23_AIO_GPU_SIZE": "`large` (default) or `xlarge`: the card a ZeroGPU Space asks for",
-    "LTX23_AIO_MAX_GPU_SECONDS": "the longest GPU time one run on ZeroGPU may reserve, whole seconds",
+    "LTX23_AIO_MAX_GPU_SECONDS": "the longest GPU time one run on ZeroGPU may reserve, whole seconds; otherwise 300",
     "HF_HOME": "Hugging Face's folder, with its cache and token",
     "HF_HUB_CACHE": "Hugging Face's cache; otherwise `hub/` in `HF_HOME`",
     "HUGGINGFACE_HUB_CACHE": "older name of `HF_HUB_CACHE`",
