@@ -26,6 +26,7 @@ from events import Failed, Finished, Stage, Step
 from mediafile import PART
 
 REPO = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.alone
 
 
 def made(engine, folder: Path, seed: int, mode: str = "t2v") -> Finished:

@@ -325,7 +325,7 @@ def small_suite(tmp_path, repo):
     )
 
     def run(*options: str, comfy: str = "nowhere") -> tuple[int, str, _suite.Tally | None]:
-        report = tmp_path / "report.xml"
+        report = tmp_path / "reports" / "all.xml"
         done = subprocess.run(
             [sys.executable, "-m", "pytest", f"--junitxml={report}", *options],
             cwd=tmp_path,
@@ -333,7 +333,7 @@ def small_suite(tmp_path, repo):
             capture_output=True,
             text=True,
         )
-        return done.returncode, done.stdout + done.stderr, _suite.tally(report)
+        return done.returncode, done.stdout + done.stderr, _suite.tally(report.parent)
 
     return run
 
@@ -376,7 +376,35 @@ def test_last_words_count_what_ran_with_comfy():
 
 
 def test_tally_without_a_report_is_none(tmp_path):
-    assert _suite.tally(tmp_path / "none.xml") is None
+    assert _suite.tally(tmp_path) is None
+    (tmp_path / "torn.xml").write_text("<testsuites><testca", encoding="utf-8")
+    assert _suite.tally(tmp_path) is None
+
+
+def test_tally_adds_the_reports_up(tmp_path):
+    case = '<testcase><properties><property name="needs" value="comfy"/></properties>{}</testcase>'
+    for name, end in (("side", "<skipped/>"), ("alone", "<failure/>")):
+        text = f"<testsuites>{case.format('')}{case.format(end)}</testsuites>"
+        (tmp_path / f"{name}.xml").write_text(text, encoding="utf-8")
+    assert _suite.tally(tmp_path) == _suite.Tally(ran=3, failed=1, skipped=1)
+
+
+def test_passes_leave_no_test_out_and_take_none_twice():
+    side, alone = _suite.passes([], [], 2).values()
+    mark, other = (command[command.index("-m") + 1] for command in (alone, side))
+    assert other == f"not {mark}"
+    assert "-n" in side
+    assert "-n" not in alone
+    assert side[1] != alone[1]  # a report of its own
+    assert _suite.environment("-n" in side)["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(("arguments", "cores"), [(["-k", "fox"], 8), (["--slow"], 2), ([], 1)])
+def test_passes_keep_chosen_tests_and_one_core_to_one_process(arguments, cores):
+    (command,) = _suite.passes(["--comfy-real"], arguments, cores).values()
+    assert "-n" not in command
+    assert "-m" not in command
+    assert command[2:] == ["--comfy-real", *arguments]
 
 
 # ------------------------------------------------------------------ the real thing

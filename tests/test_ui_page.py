@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 import cards
 from modes import MODES
 
-pytestmark = [pytest.mark.comfy, pytest.mark.browser]
+pytestmark = [pytest.mark.comfy, pytest.mark.browser, pytest.mark.alone]
 
 FLAGS = [
     "--headless",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import _setup
 
-REPORT = _setup.REPO / ".studio" / "tests.xml"
+REPORTS = _setup.REPO / ".studio" / "tests"
 BYTECODE = _setup.REPO / ".studio" / "bytecode"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -25,11 +25,15 @@ class Tally:
     skipped: int = 0
 
 
-def tally(report: Path) -> Tally | None:
-    """Count the tests marked ``comfy`` in a JUnit report; None if there is no report."""
+def tally(folder: Path) -> Tally | None:
+    """Count the tests marked ``comfy`` in a folder's JUnit reports; None if one cannot be read or
+    there is none."""
+    reports = list(folder.glob("*.xml"))
     try:
-        cases = list(ElementTree.parse(report).iter("testcase"))
+        cases = [c for report in reports for c in ElementTree.parse(report).iter("testcase")]
     except (OSError, ElementTree.ParseError):
+        return None
+    if not reports:
         return None
     found = Tally()
     for case in cases:
@@ -73,13 +77,39 @@ def last_words(problem: str, comfy: str, count: Tally | None) -> list[str]:
     return [f"With the real ComfyUI in {comfy}: {count.ran} tests ran against it, {end}{skipped}."]
 
 
-def environment() -> dict[str, str]:
+def passes(real: list[str], arguments: list[str], cores: int) -> dict[str, list[str]]:
+    """How pytest is started: name -> command after ``python -m``.
+
+    The whole suite is run by two processes side by side, file by file, and then what is marked
+    ``alone`` by one. Whoever chooses tests gets them in one process and in order.
+
+    Args:
+        real: ``--comfy-real`` or nothing.
+        arguments: what pytest is given.
+        cores: of this machine.
+    """
+
+    def one(name: str, *options: str) -> list[str]:
+        return ["pytest", f"--junitxml={REPORTS / name}.xml", *options, *real, *arguments]
+
+    if arguments or cores < 2:
+        return {"pytest": one("all")}
+    return {
+        "pytest, two at a time": one("side", "-m", "not alone", "-n", "2", "--dist", "loadfile"),
+        "pytest, one at a time": one("alone", "-m", "alone"),
+    }
+
+
+def environment(side_by_side: bool = False) -> dict[str, str]:
     """The tests' environment: the dozens of processes they start share one place for bytecode.
 
-    Where none is kept, each of them compiles torch and Gradio anew, ten seconds and more.
+    Where none is kept, each of them compiles torch and Gradio anew, ten seconds and more. Two
+    processes side by side compute on a core each: torch's threads would wait for each other.
     """
     found = {"PYTHONPYCACHEPREFIX": str(BYTECODE), **os.environ}
     found.pop("PYTHONDONTWRITEBYTECODE", None)
+    if side_by_side:
+        found["OMP_NUM_THREADS"] = "1"
     return found
 
 
@@ -103,19 +133,19 @@ def main(arguments: list[str]) -> int:
             "No Chromium on PATH: the tests in a browser are skipped (apt install chromium)."
         )
 
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.unlink(missing_ok=True)
-    real = [] if problem else ["--comfy-real"]
+    shutil.rmtree(REPORTS, ignore_errors=True)
     steps = {
-        "ruff check": [python, "-m", "ruff", "check", "."],
-        "ruff format": [python, "-m", "ruff", "format", "--check", "."],
-        "pytest": [python, "-m", "pytest", f"--junitxml={REPORT}", *real, *arguments],
+        "ruff check": ["ruff", "check", "."],
+        "ruff format": ["ruff", "format", "--check", "."],
+        **passes([] if problem else ["--comfy-real"], arguments, os.cpu_count() or 1),
     }
     status = {}
     for name, command in steps.items():
         _setup.say(f"-- {name}")
         try:
-            status[name] = subprocess.call(command, cwd=str(_setup.REPO), env=environment())
+            status[name] = subprocess.call(
+                [python, "-m", *command], cwd=str(_setup.REPO), env=environment("-n" in command)
+            )
         except KeyboardInterrupt:
             return 130
 
@@ -124,6 +154,6 @@ def main(arguments: list[str]) -> int:
     _setup.say("")
     for name, code in status.items():
         _setup.say(f"{name}: {'passed' if code == 0 else f'FAILED (status {code})'}")
-    for line in last_words(problem, str(bootstrap.comfy_dir()), tally(REPORT)):
+    for line in last_words(problem, str(bootstrap.comfy_dir()), tally(REPORTS)):
         _setup.say(line)
     return next((code for code in status.values() if code), 0)
