@@ -50,10 +50,9 @@ LARGE = replace(
 )
 ON_GPU = (PROMPT, FIRST, UPSCALE, SECOND, PICTURE, SOUND)  # twice as fast on the whole card
 
-# Seconds until the weights are on the card in a new worker: read before (page cache; the first such
-# runs replace it), or never.
-# 39 and 70 GB; 46 GB took 7 to 15 s from the page cache (Lightricks' all-in-one file), and a Space's
-# disk is taken to read 1 GB a second.
+# Seconds until the weights are on the card in a new worker: read before (page cache), which the first
+# such runs replace, or never. 39 and 70 GB; 46 GB took 7 to 15 s from the page cache (Lightricks'
+# all-in-one file), and a Space's disk is taken to read 1 GB a second.
 LOADING = {"demo": (0.05, 2.5), "fp8": (13.0, 39.0), "bf16": (22.0, 70.0)}
 # Seconds to fork, to be let onto the card and to make a CUDA context.
 STARTING = {"demo": 0.1, "fp8": 3.0, "bf16": 3.0}

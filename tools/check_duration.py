@@ -3,9 +3,9 @@
 Starts the studio as a Space with demo weights, the real ``spaces`` package and the test suite's
 scheduler on loopback, makes videos of several sizes and presets, and prints for each the estimate
 (before it is rounded up to the least that is ever reserved), the seconds from the grant of the GPU to
-its release as the scheduler saw them, and their ratio. The first run of a mode has nothing to go by.
-Exit status 0 when that one's ratio is above 1 and every later one lies between 1 and 1.6. On a machine with other work the figures
-mean little: the load is printed with them.
+its release as the scheduler saw them, and their ratio. Exit status 0 when every ratio lies between 1
+and 1.6; the first run has nothing to go by, and may be estimated higher. On a machine with other work
+the figures mean little: the load is printed with them.
 
 What it cannot show: a real card. ``duration.LARGE`` is assumed, until a run was measured there.
 """
@@ -61,7 +61,7 @@ def measure(app, scheduler, request: Request, out: Path) -> tuple[float, float, 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; 0 when every ratio but the first of a mode is within the bounds."""
+    """Print the table; 0 when every ratio is within the bounds, the first one above the lower."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--mode", default="t2v", choices=tuple(MODES))
     parser.add_argument("--rounds", type=int, default=1, help="how often the list is run")
